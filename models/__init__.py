@@ -1,0 +1,1 @@
+"""What a checkpoint is: the demo model, its data, training and evaluation."""

@@ -1,0 +1,80 @@
+"""The one place that knows vLLM's internals, written for vLLM 0.32.
+
+Four small parts, each asleep unless the engine was started with `engine_options`:
+
+    worker     the worker class: binds the routers after loading, fills each step's state
+    router     a bound router: stock's choice, then the kernel
+    cache      block hashes: blocks computed under different policies are never shared
+    frontend   requests are checked once; children of n > 1 get seeds of their own
+
+`register` is the `vllm.general_plugins` entry point, called in every process. Installing
+Galton changes nothing for somebody who only runs vLLM.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import SamplingParams
+
+VLLM_VERSION: Final = "0.32.0"
+CONFIG_KEY: Final = "galton"
+REQUEST_KEY: Final = "routing"
+
+
+def register() -> None:
+    """Install the block hash's hook, which the engine core needs. Idempotent.
+
+    Must stay light: vLLM calls it early in each worker, and importing numba before vLLM
+    has replaced its Triton kernels breaks vLLM 0.32 (it looks into llvmlite's objects).
+    """
+    from routing.engine import cache
+
+    cache.install()
+
+
+def engine_options(max_experts_per_token: int | None = None) -> dict[str, Any]:
+    """Keyword arguments for vLLM's `EngineArgs` or `LLM` that switch Galton on.
+
+    max_experts_per_token: the most experts a request may ask for; None means the model's
+    own number. Rides in vLLM's `additional_config`, which reaches every process and is
+    part of the hash of compiled graphs: stock vLLM's cached graphs are never mistaken
+    for Galton's.
+    """
+    from vllm.platforms import current_platform
+
+    platform = "CPU" if current_platform.is_cpu() else "GPU"
+    return {
+        "worker_cls": f"routing.engine.worker.Routing{platform}Worker",
+        "additional_config": {CONFIG_KEY: {"max_experts_per_token": max_experts_per_token}},
+    }
+
+
+def config_of(vllm_config: VllmConfig) -> dict[str, Any] | None:
+    """Galton's part of the engine's configuration; None where Galton is off."""
+    additional = vllm_config.additional_config
+    return additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
+
+
+def policy_of(params: SamplingParams | None) -> dict[str, Any] | None:
+    """The resolved policy that travels with a request; None for stock routing."""
+    extra_args = params.extra_args if params is not None else None
+    return extra_args.get(REQUEST_KEY) if extra_args else None
+
+
+def wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
+    """Replace `owner.name` by `hook(original, *args)`. Idempotent."""
+    original = getattr(owner, name)
+    if getattr(original, "__galton__", False):
+        return
+
+    @functools.wraps(original)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return hook(original, *args, **kwargs)
+
+    wrapper.__galton__ = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapper)

@@ -1,0 +1,55 @@
+"""Prefix caching and routing: which key-value blocks may be shared.
+
+Keys and values depend on the experts that computed them. A block that holds a token
+routed by a policy therefore gets that policy in its hash; a block of stock tokens, the
+prompt under `scope: decode` among them, keeps stock's hash and is shared as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vllm.v1.core import kv_cache_utils
+from vllm.v1.request import Request
+
+from routing.engine import REQUEST_KEY, policy_of, wrap
+from routing.policy import derive_seed
+
+_ATTRIBUTE = "_galton_cache_key"
+
+
+def install() -> None:
+    """Wrap the block hash's extra keys. Idempotent."""
+    # The one helper of generate_block_hash_extra_keys that is given the block's range;
+    # that function itself is imported by name into several modules.
+    wrap(kv_cache_utils, "_gen_prompt_embeds_extra_hash_keys", _extra_keys)
+
+
+def _extra_keys(
+    original: Callable[..., list[Any]], request: Request, start: int, end: int
+) -> list[Any]:
+    keys = original(request, start, end)
+    first, key = _cache_key(request)
+    return keys if key is None or end <= first else [*keys, (REQUEST_KEY, key)]
+
+
+def _cache_key(request: Request) -> tuple[int, str | None]:
+    """Position of the first token routed by a policy, and the key of blocks from there on.
+
+    Computed once per request. The number of prompt tokens is part of the key under
+    `scope: decode`: within one block it decides which tokens are stock's.
+    """
+    cached: tuple[int, str | None] | None = getattr(request, _ATTRIBUTE, None)
+    if cached is None:
+        policy = policy_of(request.sampling_params)
+        if policy is None:
+            cached = (0, None)
+        else:
+            first = 0 if policy["scope"] == "all" else request.num_prompt_tokens
+            seed = derive_seed(policy.get("seed") or 0, policy.get("choice", 0))
+            temperature = policy.get("temperature")
+            key = f"{policy['mode']} {policy['top_k']} {temperature} {seed} {first}"
+            cached = (first, key)
+        setattr(request, _ATTRIBUTE, cached)
+    return cached

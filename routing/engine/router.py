@@ -1,0 +1,201 @@
+"""A bound router: vLLM's own router chooses first, then the kernel overrides and counts.
+
+Stock's part stays ordinary traced torch code, so that `top_k` rows are stock's own bits,
+compiled or eager. Ours is one opaque operator: Dynamo would otherwise bake a step's
+state into the graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
+from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
+from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
+from vllm.platforms import current_platform
+from vllm.utils.torch_utils import direct_register_custom_op
+
+from routing.kernel import route
+from routing.policy import RouterSpec
+from routing.state import StepState
+
+
+class RoutingBindError(RuntimeError):
+    """The model has a router that Galton cannot control."""
+
+
+@dataclass(slots=True)
+class LayerTrace:
+    """What one layer did in one step, kept while a self-test listens."""
+
+    layer_row: int
+    router_logits: npt.NDArray[np.float32]
+    token_row: npt.NDArray[np.int32]
+    token_position: npt.NDArray[np.int64]
+    topk_weights: npt.NDArray[np.float32]
+    topk_ids: npt.NDArray[np.int32]
+
+
+@dataclass(slots=True)
+class BoundModel:
+    """The routers of the model loaded in this process, and the state they share.
+
+    heard: what the layers did, while somebody listens.
+    """
+
+    state: StepState
+    renormalize: tuple[bool, ...]
+    heard: list[LayerTrace] | None = None
+
+
+# A custom operator cannot take an object as an argument; a process serves one model.
+_bound: BoundModel | None = None
+
+
+def _galton_route(
+    router_logits: torch.Tensor,
+    stock_weights: torch.Tensor,
+    stock_ids: torch.Tensor,
+    layer_row: int,
+    num_slots: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    bound = _bound
+    assert bound is not None, "the routing operator ran before a model was bound"
+    state = bound.state
+    num_tokens = stock_ids.shape[0]
+    topk_weights = stock_weights.new_empty((num_tokens, num_slots))
+    topk_ids = stock_ids.new_empty((num_tokens, num_slots))
+    # The logits are read only where a policy asks for it; bfloat16 -> float32 is exact.
+    logits = router_logits.float().contiguous() if state.any_policy else router_logits[:0].float()
+    route(
+        logits.numpy(),
+        stock_weights.numpy(),
+        stock_ids.numpy(),
+        topk_weights.numpy(),
+        topk_ids.numpy(),
+        layer_row,
+        state.spec.layers[layer_row],
+        bound.renormalize[layer_row],
+        state.num_tokens,
+        state.token_row,
+        state.token_position,
+        state.row_top_k,
+        state.row_temperature,
+        state.row_seed,
+        state.assignments,
+    )
+    if bound.heard is not None and state.any_policy:
+        n = int(state.num_tokens[0])
+        bound.heard.append(
+            LayerTrace(
+                layer_row,
+                logits[:n].numpy().copy(),
+                state.token_row[:n].copy(),
+                state.token_position[:n].copy(),
+                topk_weights[:n].numpy().copy(),
+                topk_ids[:n].numpy().copy(),
+            )
+        )
+    return topk_weights, topk_ids
+
+
+def _galton_route_fake(
+    router_logits: torch.Tensor,
+    stock_weights: torch.Tensor,
+    stock_ids: torch.Tensor,
+    layer_row: int,
+    num_slots: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (stock_ids.shape[0], num_slots)
+    return stock_weights.new_empty(shape), stock_ids.new_empty(shape)
+
+
+direct_register_custom_op("galton_route", _galton_route, fake_impl=_galton_route_fake)
+
+
+class PolicyRouter(BaseRouter):
+    """Stands in a layer where vLLM's router stood, and asks it first."""
+
+    def __init__(self, stock: CPURouter, layer_row: int, num_slots: int) -> None:
+        super().__init__(stock.top_k, stock.global_num_experts, stock.eplb_state)
+        self.stock = stock
+        self.layer_row = layer_row
+        self.num_slots = num_slots
+
+    @property
+    def routing_method_type(self) -> RoutingMethodType:
+        return self.stock.routing_method_type
+
+    def _compute_routing(
+        self,
+        hidden_states: torch.Tensor,
+        router_logits: torch.Tensor,
+        indices_type: torch.dtype | None,
+        *,
+        input_ids: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        topk_weights, topk_ids = self.stock._compute_routing(
+            hidden_states, router_logits, indices_type, input_ids=input_ids
+        )
+        weights, ids = torch.ops.vllm.galton_route(
+            router_logits, topk_weights, topk_ids, self.layer_row, self.num_slots
+        )
+        return weights, ids
+
+
+def bind_model(
+    model: torch.nn.Module,
+    *,
+    max_experts_per_token: int | None,
+    max_num_tokens: int,
+    max_num_seqs: int,
+) -> BoundModel:
+    """Put a `PolicyRouter` into every MoE layer of a loaded model.
+
+    Raises RoutingBindError where a layer cannot be controlled, or there is none.
+    """
+    global _bound
+    if not current_platform.is_cpu():
+        raise RoutingBindError(
+            f"Galton routes on CPU only so far; vLLM runs on {current_platform.device_name}"
+        )
+    layers = [m for m in model.modules() if isinstance(m, MoERunner)]
+    if not layers:
+        raise RoutingBindError("the model has no MoE layers: there is nothing to route")
+    for layer in layers:
+        if reason := _not_controllable(layer):
+            raise RoutingBindError(f"layer {layer.layer_name} cannot be controlled: {reason}")
+    shapes = {(m.router.global_num_experts, m.router.top_k) for m in layers}
+    if len(shapes) > 1:
+        raise RoutingBindError(f"layers differ in (experts, top-k): {sorted(shapes)}")
+    ((num_experts, top_k),) = shapes
+    max_top_k = top_k if max_experts_per_token is None else max_experts_per_token
+    if not top_k <= max_top_k <= num_experts:
+        raise RoutingBindError(
+            f"--max-experts-per-token must be from {top_k} (the model's own top-k) to "
+            f"{num_experts} (its experts), got {max_top_k}"
+        )
+    spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
+    state = StepState(spec, max_num_tokens, max_num_seqs)
+    _bound = BoundModel(state, tuple(m.router.renormalize for m in layers))
+    for row, layer in enumerate(layers):
+        layer.router = PolicyRouter(layer.router, row, max_top_k)
+    return _bound
+
+
+def _not_controllable(layer: MoERunner) -> str | None:
+    """Why this layer's routing is out of reach, or None if it is not."""
+    router = layer.router
+    if layer.routed_experts.quant_method.is_monolithic:
+        return "its expert kernel routes by itself (vLLM's 'monolithic' experts)"
+    if not isinstance(router, CPURouter):
+        return f"router {type(router).__name__} is not supported"
+    if router.custom_routing_function is not None:
+        return "it uses a custom routing function; only softmax routers are supported so far"
+    if router.use_grouped_topk or router.scoring_func != "softmax":
+        return "it uses grouped or sigmoid routing; only softmax routers are supported so far"
+    return None

@@ -1,0 +1,89 @@
+"""After an engine has started: learn its routers, and see one request routed as told.
+
+vLLM swallows errors of plugins, and some kernels never ask their router. A policy that
+silently does nothing would be the worst of bugs, so no server starts before this passes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+from routing.engine import REQUEST_KEY, config_of, frontend
+from routing.policy import RouterSpec
+
+if TYPE_CHECKING:
+    from vllm import LLM
+    from vllm.config import VllmConfig
+    from vllm.engine.protocol import EngineClient
+
+
+class SelfTestError(RuntimeError):
+    """The engine runs, but does not route as told."""
+
+
+_PROMPT: Final = {"prompt_token_ids": [1, 2]}
+
+
+async def attach_async(client: EngineClient) -> RouterSpec:
+    """Learn the routers of a running engine and self-test them.
+
+    Raises SelfTestError where the engine does not route as told.
+    """
+    spec = _learn(client.vllm_config, await client.collective_rpc("galton_describe"))
+    await client.collective_rpc("galton_listen")
+    async for _ in client.generate(_PROMPT, _self_test_params(spec), "galton-self-test"):
+        pass
+    _judge(await client.collective_rpc("galton_check", args=(_self_test_policy(spec),)))
+    await client.reset_prefix_cache()
+    return spec
+
+
+def attach(llm: LLM) -> RouterSpec:
+    """`attach_async` for vLLM's offline `LLM`, started with `engine_options`."""
+    spec = _learn(llm.llm_engine.vllm_config, llm.collective_rpc("galton_describe"))
+    llm.collective_rpc("galton_listen")
+    llm.generate([_PROMPT], _self_test_params(spec), use_tqdm=False)
+    _judge(llm.collective_rpc("galton_check", args=(_self_test_policy(spec),)))
+    llm.reset_prefix_cache()
+    return spec
+
+
+def _learn(vllm_config: VllmConfig, described: list[dict[str, Any]]) -> RouterSpec:
+    fields = described[0]
+    if any(other != fields for other in described):
+        raise SelfTestError(f"the workers' routers differ: {described}")
+    config = config_of(vllm_config)
+    assert config is not None, "the engine was not started with engine_options()"
+    # For `routing.engine.frontend`, in this process: workers have their own copy.
+    config["router_spec"] = fields
+    frontend.install()
+    return RouterSpec.from_dict(fields)
+
+
+def _self_test_policy(spec: RouterSpec) -> dict[str, Any]:
+    return {
+        "mode": "sample",
+        "top_k": spec.top_k,
+        "temperature": 1.0,
+        "seed": 2**63 - 25,
+        "scope": "all",
+    }
+
+
+def _self_test_params(spec: RouterSpec) -> SamplingParams:
+    return SamplingParams(
+        max_tokens=2,
+        ignore_eos=True,
+        temperature=0.0,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        extra_args={REQUEST_KEY: _self_test_policy(spec)},
+    )
+
+
+def _judge(problems: list[list[str]]) -> None:
+    found = [line for worker in problems for line in worker]
+    if found:
+        shown = "; ".join(found[:3])
+        raise SelfTestError(f"routing self-test failed ({len(found)} problems): {shown}")

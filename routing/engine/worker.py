@@ -1,0 +1,188 @@
+"""vLLM's worker, with bound routers: what it does each step and answers over RPC.
+
+Chosen by vLLM's own `worker_cls` option. The hooks sit on this worker's model runner, of
+which vLLM has two: V1 (`vllm.v1.worker.gpu_model_runner`, the CPU's too) offers
+`_model_forward` for it; V2 (`vllm.v1.worker.gpu.model_runner`, CUDA's) returns a step
+from `prepare_inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.v1.worker.cpu_worker import CPUWorker
+from vllm.v1.worker.gpu_worker import Worker
+
+from routing.engine import config_of, policy_of, wrap
+from routing.engine.router import BoundModel, LayerTrace, bind_model
+from routing.policy import MODES
+from routing.reference import select_experts
+from routing.state import PHASES, RoutedRequest
+
+
+class RoutingWorker:
+    """Mixin for vLLM's workers: binds after loading, then answers `collective_rpc`."""
+
+    vllm_config: Any
+    model_runner: Any
+    bound: BoundModel
+
+    def load_model(self, **kwargs: Any) -> None:
+        """Load as vLLM does, then bind every router. Raises RoutingBindError."""
+        super().load_model(**kwargs)  # type: ignore[misc]
+        runner = self.model_runner
+        config = config_of(self.vllm_config)
+        assert config is not None, "the engine was not started with engine_options()"
+        scheduler = self.vllm_config.scheduler_config
+        self.bound = bind_model(
+            runner.model,
+            max_experts_per_token=config["max_experts_per_token"],
+            max_num_tokens=scheduler.max_num_batched_tokens,
+            max_num_seqs=scheduler.max_num_seqs,
+        )
+        hook_runner(runner, self.bound)
+
+    def galton_describe(self) -> dict[str, Any]:
+        """This worker's `RouterSpec`, as a dictionary."""
+        return self.bound.state.spec.as_dict()
+
+    def galton_counts(self) -> dict[str, Any]:
+        """Counts since the start; empty on ranks that repeat rank 0's routing.
+
+        assignments: [L][E] (token, expert) pairs. routed_tokens: {mode: {phase: tokens}}.
+        """
+        if get_tensor_model_parallel_rank() != 0:
+            return {}
+        state = self.bound.state
+        tokens = state.routed_tokens.tolist()
+        return {
+            "assignments": state.assignments.tolist(),
+            "routed_tokens": {
+                mode: dict(zip(PHASES, row, strict=True))
+                for mode, row in zip(MODES, tokens, strict=True)
+            },
+        }
+
+    def galton_listen(self) -> None:
+        """Start keeping what the routers do, for `galton_check`."""
+        self.bound.heard = []
+
+    def galton_check(self, policy: dict[str, Any]) -> list[str]:
+        """Compare what was heard with the reference; stop listening, forget its counts.
+
+        policy: the resolved policy of the one request that ran since `galton_listen`.
+        Returns one line per disagreement: empty when every layer did as told.
+        """
+        state = self.bound.state
+        heard, self.bound.heard = self.bound.heard or [], None
+        state.assignments[:] = 0
+        state.routed_tokens[:] = 0
+        missing = set(range(len(state.spec.layers))) - {trace.layer_row for trace in heard}
+        return [
+            *(f"layer {state.spec.layers[row]} never asked its router" for row in sorted(missing)),
+            *(line for trace in heard for line in _disagreements(trace, self.bound, policy)),
+        ]
+
+
+class RoutingCPUWorker(RoutingWorker, CPUWorker):
+    """vLLM's CPU worker, with bound routers."""
+
+
+class RoutingGPUWorker(RoutingWorker, Worker):
+    """vLLM's CUDA worker, with bound routers."""
+
+
+def hook_runner(runner: Any, bound: BoundModel) -> None:
+    """Have a model runner of either kind fill `bound.state` before each forward."""
+    if hasattr(runner, "_model_forward"):
+        wrap(runner, "_model_forward", _Step(runner, bound).model_forward)
+        return
+    step = _StepV2(bound)
+    wrap(runner, "add_requests", step.add_requests)
+    wrap(runner, "finish_requests", step.finish_requests)
+    wrap(runner, "prepare_inputs", step.prepare_inputs)
+
+
+class _Step:
+    """Model runner V1."""
+
+    def __init__(self, runner: Any, bound: BoundModel) -> None:
+        self.runner = runner
+        self.state = bound.state
+
+    def model_forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        runner, batch = self.runner, self.runner.input_batch
+        num_reqs = batch.num_reqs
+        self.state.begin_step(
+            [self._routed(runner.requests[req_id]) for req_id in batch.req_ids[:num_reqs]],
+            np.diff(runner.query_start_loc.np[: num_reqs + 1]),
+            batch.num_computed_tokens_cpu[:num_reqs],
+        )
+        try:
+            return original(*args, **kwargs)
+        finally:
+            self.state.end_step()
+
+    def _routed(self, request: Any) -> RoutedRequest:
+        """The request's policy, parsed once and kept on vLLM's own per-request state."""
+        routed: RoutedRequest | None = getattr(request, "_galton_routed", None)
+        if routed is None:
+            policy = policy_of(request.sampling_params)
+            routed = RoutedRequest.of(policy, request.num_prompt_tokens, self.state.spec)
+            request._galton_routed = routed
+        return routed
+
+
+class _StepV2:
+    """Model runner V2, which keeps no sampling parameters by request: we do."""
+
+    def __init__(self, bound: BoundModel) -> None:
+        self.state = bound.state
+        self.requests: dict[str, RoutedRequest] = {}
+
+    def add_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:
+        for new in scheduler_output.scheduled_new_reqs:
+            policy = policy_of(new.sampling_params)
+            self.requests[new.req_id] = RoutedRequest.of(policy, new.prompt_len, self.state.spec)
+        return original(scheduler_output)
+
+    def finish_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:
+        # A preempted request comes back as a new one.
+        gone = scheduler_output.finished_req_ids | (scheduler_output.preempted_req_ids or set())
+        for req_id in gone:
+            self.requests.pop(req_id, None)
+        return original(scheduler_output)
+
+    def prepare_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        batch = original(*args, **kwargs)
+        self.state.begin_step(
+            [self.requests[req_id] for req_id in batch.req_ids],
+            batch.num_scheduled_tokens,
+            batch.num_computed_tokens_np,
+        )
+        return batch
+
+
+def _disagreements(trace: LayerTrace, bound: BoundModel, policy: dict[str, Any]) -> list[str]:
+    layer = bound.state.spec.layers[trace.layer_row]
+    top_k = policy["top_k"]
+    problems = []
+    for token, position in enumerate(trace.token_position.tolist()):
+        weights, ids = select_experts(
+            trace.router_logits[token],
+            top_k,
+            temperature=policy["temperature"],
+            seed=policy["seed"],
+            layer=layer,
+            position=position,
+            renormalize=bound.renormalize[trace.layer_row],
+        )
+        got = trace.topk_ids[token, :top_k].tolist()
+        if trace.token_row[token] < 0 or got != ids.tolist():
+            problems.append(f"layer {layer}, position {position}: {got}, not {ids.tolist()}")
+        elif not np.allclose(trace.topk_weights[token, :top_k], weights, rtol=1e-5):
+            problems.append(f"layer {layer}, position {position}: wrong weights")
+    return problems

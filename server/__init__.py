@@ -1,0 +1,1 @@
+"""The galton command and its HTTP surface."""
