@@ -24,7 +24,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 _HIGHEST = float(np.finfo(np.float32).max)
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _philox4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     for _ in range(PHILOX_ROUNDS):
         p0 = _M0 * c0
@@ -35,13 +35,13 @@ def _philox4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
     return c0, c1, c2, c3
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _gumbel(word):  # type: ignore[no-untyped-def]
     uniform = (float(word >> _8) + 0.5) * 2.0**-24
     return -np.log(-np.log(uniform))
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _add_gumbel(values, temperature, seed, layer, position):  # type: ignore[no-untyped-def]
     num_experts = values.shape[0]
     k0, k1 = seed & _MASK, seed >> _32
@@ -59,7 +59,7 @@ def _add_gumbel(values, temperature, seed, layer, position):  # type: ignore[no-
             values[first + 3] += temperature * _gumbel(words[3])
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _largest(values, top_k, best_values, best_ids):  # type: ignore[no-untyped-def]
     """Ids of the `top_k` largest values, best first, equal ones by lower id: insertion."""
     found = 0
@@ -87,7 +87,7 @@ _SIGNATURE = (
 )
 
 
-@njit(  # type: ignore[untyped-decorator]
+@njit(
     _SIGNATURE,
     cache=True,
     nogil=True,
@@ -153,9 +153,7 @@ def route(  # type: ignore[no-untyped-def]
                 highest = max(highest, z)
             temperature = row_temperature[row, layer_row]
             if temperature > 0:
-                _add_gumbel(
-                    noisy, float(temperature), row_seed[row], layer, token_position[t]
-                )
+                _add_gumbel(noisy, float(temperature), row_seed[row], layer, token_position[t])
             _largest(noisy, used, best_values, best_ids)
             normalizer = 0.0
             if not renormalize:

@@ -54,4 +54,7 @@ def gumbel(
     seed: int, layer: int, position: int, num_experts: int, pass_index: int = 0
 ) -> npt.NDArray[np.float64]:
     """[E] standard Gumbel noise, -ln(-ln u): mean 0.577, variance pi^2 / 6."""
-    return -np.log(-np.log(uniforms(seed, layer, position, num_experts, pass_index)))
+    noise: npt.NDArray[np.float64] = -np.log(
+        -np.log(uniforms(seed, layer, position, num_experts, pass_index))
+    )
+    return noise

@@ -6,7 +6,6 @@ tensors or vLLM.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -119,9 +118,7 @@ def parse_policy(raw: object, spec: RouterSpec) -> Policy:
 
     mode = _choice("mode", given.get("mode", "top_k"), MODES)
     if mode != "sample" and "temperature" in given:
-        raise PolicyError(
-            "routing.temperature", given["temperature"], f"left out in mode '{mode}'"
-        )
+        raise PolicyError("routing.temperature", given["temperature"], f"left out in mode '{mode}'")
     top_k = _integer("top_k", given.get("top_k", spec.top_k), 1, spec.max_top_k)
     seed = _integer("seed", given["seed"], 0, MAX_SEED) if "seed" in given else None
     scope = _choice("scope", given.get("scope", "decode"), SCOPES)
@@ -156,11 +153,12 @@ def _temperature(value: object, num_layers: int) -> float | tuple[float, ...]:
 
 
 def _number(key: str, value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # Compared before the conversion: float() of a huge int overflows.
-        if 0 <= value <= MAX_TEMPERATURE and math.isfinite(value):
-            return float(value)
-    raise PolicyError(f"routing.{key}", value, f"a number from 0 to {MAX_TEMPERATURE:g}")
+    accepted = f"a number from 0 to {MAX_TEMPERATURE:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PolicyError(f"routing.{key}", value, accepted)
+    if not 0 <= value <= MAX_TEMPERATURE:  # NaN is in no range
+        raise PolicyError(f"routing.{key}", value, accepted)
+    return float(value)
 
 
 def derive_seed(seed: int, choice: int) -> int:

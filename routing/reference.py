@@ -32,8 +32,9 @@ def select_experts(
     experts, divided by the chosen ones' sum where `renormalize`.
     """
     lowest, highest = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
-    clean = np.nan_to_num(router_logits.astype(np.float64), nan=lowest, posinf=highest,
-                          neginf=lowest)
+    clean = np.nan_to_num(
+        router_logits.astype(np.float64), nan=lowest, posinf=highest, neginf=lowest
+    )
     noisy = clean
     if temperature > 0:
         noisy = clean + float(np.float32(temperature)) * gumbel(seed, layer, position, clean.size)

@@ -107,20 +107,18 @@ class StepState:
             if self._row_request[row] is not request:
                 self._write_row(row, request)
 
-        row = np.repeat(np.arange(num_rows, dtype=np.int32), num_scheduled_tokens)
-        num_tokens = row.shape[0]
+        token_row = np.repeat(np.arange(num_rows, dtype=np.int32), num_scheduled_tokens)
+        num_tokens = token_row.shape[0]
         starts = np.cumsum(num_scheduled_tokens) - num_scheduled_tokens
         position = self.token_position[:num_tokens]
-        np.subtract(
-            np.arange(num_tokens), (starts - num_computed_tokens)[row], out=position
-        )
-        follows_policy = position >= self._row_first_policy_position[row]
+        np.subtract(np.arange(num_tokens), (starts - num_computed_tokens)[token_row], out=position)
+        follows_policy = position >= self._row_first_policy_position[token_row]
         self.any_policy = bool(follows_policy.any())
-        self.token_row[:num_tokens] = np.where(follows_policy, row, -1)
+        self.token_row[:num_tokens] = np.where(follows_policy, token_row, -1)
         self.num_tokens[0] = num_tokens
 
-        mode = np.where(follows_policy, self._row_mode[row], 0)
-        phase = position >= self._row_num_prompt_tokens[row]
+        mode = np.where(follows_policy, self._row_mode[token_row], 0)
+        phase = position >= self._row_num_prompt_tokens[token_row]
         counts = np.bincount(mode * len(PHASES) + phase, minlength=self.routed_tokens.size)
         self.routed_tokens += counts.reshape(self.routed_tokens.shape)
 

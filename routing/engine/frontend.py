@@ -55,8 +55,6 @@ def _process_inputs(
     asked = policy_of(params) if isinstance(params, SamplingParams) else None
     if config is None or asked is None:
         return original(self, request_id, prompt, params, *args, **kwargs)
-    if "router_spec" not in config:
-        raise VLLMValidationError("routing: call routing.engine.startup.attach(llm) first")
     spec = RouterSpec.from_dict(config["router_spec"])
     try:
         choice = 0

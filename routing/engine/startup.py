@@ -14,7 +14,6 @@ from routing.engine import REQUEST_KEY, config_of, frontend
 from routing.policy import RouterSpec
 
 if TYPE_CHECKING:
-    from vllm import LLM
     from vllm.config import VllmConfig
     from vllm.engine.protocol import EngineClient
 
@@ -26,7 +25,7 @@ class SelfTestError(RuntimeError):
 _PROMPT: Final = {"prompt_token_ids": [1, 2]}
 
 
-async def attach_async(client: EngineClient) -> RouterSpec:
+async def attach(client: EngineClient) -> RouterSpec:
     """Learn the routers of a running engine and self-test them.
 
     Raises SelfTestError where the engine does not route as told.
@@ -40,18 +39,10 @@ async def attach_async(client: EngineClient) -> RouterSpec:
     return spec
 
 
-def attach(llm: LLM) -> RouterSpec:
-    """`attach_async` for vLLM's offline `LLM`, started with `engine_options`."""
-    spec = _learn(llm.llm_engine.vllm_config, llm.collective_rpc("galton_describe"))
-    llm.collective_rpc("galton_listen")
-    llm.generate([_PROMPT], _self_test_params(spec), use_tqdm=False)
-    _judge(llm.collective_rpc("galton_check", args=(_self_test_policy(spec),)))
-    llm.reset_prefix_cache()
-    return spec
-
-
 def _learn(vllm_config: VllmConfig, described: list[dict[str, Any]]) -> RouterSpec:
     fields = described[0]
+    if "problem" in fields:
+        raise SelfTestError(fields["problem"])
     if any(other != fields for other in described):
         raise SelfTestError(f"the workers' routers differ: {described}")
     config = config_of(vllm_config)

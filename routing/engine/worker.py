@@ -17,7 +17,7 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
 
 from routing.engine import config_of, policy_of, wrap
-from routing.engine.router import BoundModel, LayerTrace, bind_model
+from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.policy import MODES
 from routing.reference import select_experts
 from routing.state import PHASES, RoutedRequest
@@ -29,24 +29,35 @@ class RoutingWorker:
     vllm_config: Any
     model_runner: Any
     bound: BoundModel
+    problem: str | None = None
 
     def load_model(self, **kwargs: Any) -> None:
-        """Load as vLLM does, then bind every router. Raises RoutingBindError."""
+        """Load as vLLM does, then bind every router.
+
+        A model that cannot be bound is told of in `galton_describe`, in one line; an
+        exception here would end in a page of every process's tracebacks.
+        """
         super().load_model(**kwargs)  # type: ignore[misc]
         runner = self.model_runner
         config = config_of(self.vllm_config)
         assert config is not None, "the engine was not started with engine_options()"
         scheduler = self.vllm_config.scheduler_config
-        self.bound = bind_model(
-            runner.model,
-            max_experts_per_token=config["max_experts_per_token"],
-            max_num_tokens=scheduler.max_num_batched_tokens,
-            max_num_seqs=scheduler.max_num_seqs,
-        )
+        try:
+            self.bound = bind_model(
+                runner.model,
+                max_experts_per_token=config["max_experts_per_token"],
+                max_num_tokens=scheduler.max_num_batched_tokens,
+                max_num_seqs=scheduler.max_num_seqs,
+            )
+        except RoutingBindError as error:
+            self.problem = str(error)
+            return
         hook_runner(runner, self.bound)
 
     def galton_describe(self) -> dict[str, Any]:
-        """This worker's `RouterSpec`, as a dictionary."""
+        """This worker's `RouterSpec`, as a dictionary; or the `problem` that it has none."""
+        if self.problem is not None:
+            return {"problem": self.problem}
         return self.bound.state.spec.as_dict()
 
     def galton_counts(self) -> dict[str, Any]:

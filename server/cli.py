@@ -1,0 +1,88 @@
+"""The `galton` command: parse, check the machine, start vLLM's server with Galton in it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+
+from server import preflight
+from server.settings import SettingError, Settings
+
+EPILOG = """\
+Every other flag is vLLM's and goes to vLLM unchanged: --host, --port, --api-key, --dtype,
+--max-model-len, --tensor-parallel-size, ... `galton serve --help=all` prints them all;
+they are explained at https://docs.vllm.ai/en/stable/cli/serve/.
+
+examples:
+  galton serve                                  the bundled demo model on port 8000
+  galton serve --port 8123
+  galton serve allenai/OLMoE-1B-7B-0924-Instruct --max-experts-per-token 16
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the `galton` command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="galton",
+        description="Serve a mixture-of-experts model; every request chooses its routing.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"galton {importlib.metadata.version('galton')}"
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    serve_parser = commands.add_parser(
+        "serve",
+        help="start the server",
+        usage="galton serve [MODEL] [galton's flags] [vLLM's flags]",
+        description="Serve MODEL, a directory or a Hugging Face name (default: the bundled demo).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    Settings.add_arguments(serve_parser)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["serve"] and any(a.startswith("--help=") for a in arguments):
+        return _print_vllm_help(arguments[1:])
+    args, vllm_argv = parser.parse_known_args(arguments)
+    try:
+        serve(Settings.from_args(args), vllm_argv)
+    except (SettingError, preflight.CannotStartError) as error:
+        print(f"galton: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def serve(settings: Settings, vllm_argv: Sequence[str]) -> None:
+    """Run the server until it is told to stop. Raises CannotStartError."""
+    preflight.check_machine()
+    print("galton: loading vLLM ...", file=sys.stderr, flush=True)
+    _announce_plugins()
+
+    import uvloop
+    from vllm.entrypoints.launchers.api_server.entry import run_server
+
+    from server.launch import parse_vllm_args, quiet_failure
+
+    args = parse_vllm_args(settings, vllm_argv)
+    preflight.check_port(args.host, args.port)
+    preflight.check_memory(args.model, args.kv_cache_memory_bytes)
+    with quiet_failure():
+        uvloop.run(run_server(args))
+
+
+def _announce_plugins() -> None:
+    """Name Galton among vLLM's allowed plugins: endpoint plugins load only when named."""
+    named = [p for p in os.environ.get("VLLM_PLUGINS", "").split(",") if p]
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*named, "galton"]))
+
+
+def _print_vllm_help(argv: Sequence[str]) -> int:
+    from server.launch import parse_vllm_args
+
+    parse_vllm_args(Settings(), argv)
+    return 0

@@ -1,0 +1,104 @@
+"""From Galton's settings and vLLM's flags to the arguments that vLLM's server starts with."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.logger import configure_logging_from_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+from routing.engine import CONFIG_KEY, engine_options
+from routing.engine.startup import SelfTestError
+from server.preflight import CannotStartError
+from server.settings import Settings
+
+DEMO_CHECKPOINT = Path(__file__).parent.parent / "models" / "demo" / "checkpoint"
+# Before the user's own flags, which win. Eager: a model this small gains little from
+# compilation, and starts in half the time.
+DEMO_FLAGS = (
+    "--served-model-name=galton-demo",
+    "--enforce-eager",
+    f"--kv-cache-memory-bytes={2**30}",
+)
+
+
+def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
+    """vLLM's own arguments, with Galton switched on. Raises CannotStartError."""
+    cli_env_setup()
+    parser = make_arg_parser(
+        FlexibleArgumentParser(prog="galton serve", usage="galton serve [MODEL] [flags]")
+    )
+    args = parser.parse_args(list(argv))
+    if args.model_tag is None and args.model == parser.get_default("model"):
+        args = parser.parse_args([str(DEMO_CHECKPOINT), *DEMO_FLAGS, *argv])
+    if args.model_tag is not None:
+        args.model = args.model_tag
+    configure_logging_from_args(args)
+    validate_parsed_serve_args(args)
+    _refuse_unsupported(args)
+
+    options = engine_options(settings.max_experts_per_token)
+    args.worker_cls = options["worker_cls"]
+    args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
+    args.galton_settings = settings
+    _check_model(args)
+    return args
+
+
+def _refuse_unsupported(args: Namespace) -> None:
+    """What Galton does not route correctly yet is refused, not ignored."""
+    refused = {
+        "--pipeline-parallel-size": args.pipeline_parallel_size > 1,
+        "--data-parallel-size": args.data_parallel_size > 1,
+        "--api-server-count": (args.api_server_count or 1) > 1,
+        "--speculative-config": args.speculative_config is not None,
+        "--headless": args.headless,
+        "--grpc": args.grpc,
+        "--worker-cls": args.worker_cls != "auto",
+    }
+    for flag, given in refused.items():
+        if given:
+            raise CannotStartError(f"{flag} is not supported by Galton yet: leave it out")
+    if CONFIG_KEY in (args.additional_config or {}):
+        raise CannotStartError(f"--additional-config: the key '{CONFIG_KEY}' is Galton's own")
+
+
+def _check_model(args: Namespace) -> None:
+    """Refuse a model that cannot be loaded or has no experts, before the engine starts."""
+    try:
+        model = AsyncEngineArgs.from_cli_args(args).create_model_config()
+    except (OSError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = next((line for line in lines if not line.endswith("ModelConfig")), "unknown")
+        raise CannotStartError(f"cannot load model {args.model}: {reason}") from None
+    if not model.is_moe:
+        raise CannotStartError(
+            f"{args.model} is not a mixture-of-experts model: there is nothing to route. "
+            "Serve it with vLLM itself"
+        )
+    settings: Settings = args.galton_settings
+    most = settings.max_experts_per_token
+    if most is not None and most > model.get_num_experts():
+        raise CannotStartError(
+            f"--max-experts-per-token must be at most {model.get_num_experts()}, the model's "
+            f"number of experts, got {most}"
+        )
+
+
+@contextmanager
+def quiet_failure() -> Iterator[None]:
+    """Turn a failed start into one line; vLLM has logged its own reason above it."""
+    try:
+        yield
+    except SelfTestError as error:
+        raise CannotStartError(str(error)) from None
+    except RuntimeError as error:
+        if "initialization failed" not in str(error):
+            raise
+        raise CannotStartError("the engine did not start: vLLM's reason stands above") from None

@@ -1,0 +1,103 @@
+"""The load of every expert in Prometheus, read from the workers when somebody scrapes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Receive, Scope, Send
+from vllm.logger import init_logger
+
+from routing.policy import RouterSpec
+
+logger = init_logger("vllm.galton")
+
+MAX_FULL_SERIES = 20_000
+SCRAPE_TIMEOUT_SECONDS = 2.0
+
+
+class ExpertLoad(Collector):
+    """Counters of (token, expert) assignments and of routed tokens.
+
+    read_workers: asks every worker for its counts; each answers
+    `RoutingWorker.galton_counts`. expert_metrics: see `Settings`.
+    """
+
+    def __init__(
+        self,
+        spec: RouterSpec,
+        model_name: str,
+        expert_metrics: str,
+        read_workers: Callable[[], Awaitable[list[dict[str, Any]]]],
+    ) -> None:
+        num_series = len(spec.layers) * spec.num_experts
+        if expert_metrics == "auto":
+            expert_metrics = "full" if num_series <= MAX_FULL_SERIES else "layer"
+            if expert_metrics == "layer":
+                logger.info("%d expert series: exporting sums per layer", num_series)
+        self._spec = spec
+        self._model_name = model_name
+        self._expert_metrics = expert_metrics
+        self._read_workers = read_workers
+        self._counts: dict[str, Any] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """Fetch the counts; an engine that does not answer in time leaves the last ones."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._read())
+        try:
+            await asyncio.wait_for(asyncio.shield(self._reading), SCRAPE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            logger.warning("the engine is busy: /metrics shows expert counts of an earlier scrape")
+
+    async def _read(self) -> None:
+        try:
+            workers = await self._read_workers()
+        except Exception:  # the scrape must outlive a dead engine
+            logger.exception("expert counts could not be read from the engine")
+            return
+        self._counts = next(counts for counts in workers if counts)
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus-client at every exposition."""
+        assignments = CounterMetricFamily(
+            "galton_expert_assignments",
+            "(token, expert) assignments computed; padding and zero-weight slots excluded",
+            labels=("model_name", "layer", "expert"),
+        )
+        if self._counts and self._expert_metrics != "off":
+            for layer, row in zip(self._spec.layers, self._counts["assignments"], strict=True):
+                if self._expert_metrics == "full":
+                    for expert, count in enumerate(row):
+                        assignments.add_metric((self._model_name, str(layer), str(expert)), count)
+                else:
+                    assignments.add_metric((self._model_name, str(layer), "all"), sum(row))
+        yield assignments
+
+        tokens = CounterMetricFamily(
+            "galton_routed_tokens",
+            "Tokens routed, once per token, by the mode that routed them",
+            labels=("model_name", "mode", "phase"),
+        )
+        for mode, phases in self._counts.get("routed_tokens", {}).items():
+            for phase, count in phases.items():
+                tokens.add_metric((self._model_name, mode, phase), count)
+        yield tokens
+
+
+class RefreshOnScrape:
+    """ASGI middleware: a request for /metrics waits for fresh counts first."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/") == "/metrics":
+            load: ExpertLoad | None = getattr(scope["app"].state, "galton_expert_load", None)
+            if load is not None:
+                await load.refresh()
+        await self.app(scope, receive, send)

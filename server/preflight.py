@@ -1,0 +1,61 @@
+"""Checks before anything slow starts: one clear line saying what is wrong and what to do."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+GIB = 2**30
+# vLLM's processes (front end, engine core, one worker) without weights and cache.
+BASE_BYTES = 3 * GIB
+
+
+class CannotStartError(RuntimeError):
+    """The server cannot start here; the message says why and what to do."""
+
+
+def check_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
+    """Refuse a CPU that vLLM's CPU build has no code for."""
+    if os.path.exists("/dev/nvidiactl") or not cpuinfo.exists():
+        return
+    text = cpuinfo.read_text()
+    if "flags" in text and "avx2" not in text.split():
+        raise CannotStartError(
+            "this CPU has no AVX2, which vLLM's CPU build needs: use a machine from 2015 or later"
+        )
+
+
+def check_port(host: str | None, port: int) -> None:
+    """Refuse a port that somebody else listens on."""
+    family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host or "", port))
+        except OSError as error:
+            raise CannotStartError(
+                f"port {port} cannot be used ({error.strerror}): stop the program that has it, "
+                f"or choose another with --port {port + 1}"
+            ) from None
+
+
+def check_memory(model: str, cache_bytes: int | None, available: int | None = None) -> None:
+    """Refuse a model that plainly does not fit: weights, key-value cache and vLLM itself.
+
+    Only a local directory can be measured before it is loaded.
+    """
+    weights = sum(f.stat().st_size for f in Path(model).glob("*.safetensors"))
+    if not weights or os.path.exists("/dev/nvidiactl"):
+        return
+    available = psutil.virtual_memory().available if available is None else available
+    cache = cache_bytes or GIB
+    needed = weights + cache + BASE_BYTES
+    if available < needed:
+        raise CannotStartError(
+            f"too little memory: {available / GIB:.1f} GiB free, about {needed / GIB:.1f} GiB "
+            f"needed (weights {weights / GIB:.1f}, key-value cache {cache / GIB:.1f}, "
+            f"vLLM {BASE_BYTES / GIB:.0f}): close other programs or use --kv-cache-memory-bytes"
+        )

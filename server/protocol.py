@@ -1,0 +1,162 @@
+"""The `routing` field: vLLM's request models with one more field, and its echo."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel, Field, PrivateAttr, create_model
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.exceptions import VLLMValidationError
+from vllm.sampling_params import BeamSearchParams, SamplingParams
+
+from routing.engine import REQUEST_KEY
+from routing.engine.frontend import invalid, resolve
+from routing.policy import (
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    MODES,
+    SCOPES,
+    Policy,
+    PolicyError,
+    RouterSpec,
+    derive_seed,
+    parse_policy,
+)
+
+HEADER: Final = "x-routing-policy"
+
+# For the OpenAPI page; the rules themselves are `parse_policy`'s.
+_NUMBER: Final = {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE}
+SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "mode": {"enum": list(MODES), "default": MODES[0]},
+        "top_k": {"type": "integer", "minimum": 1, "description": "experts per token"},
+        "temperature": {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER}]},
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+        "scope": {"enum": list(SCOPES), "default": SCOPES[0]},
+    },
+    "examples": [{"mode": "sample", "temperature": 0.7, "seed": 7}],
+}
+
+
+class RoutedRequest(BaseModel):
+    """Mixin for vLLM's request models."""
+
+    routing: Any = Field(
+        default=None,
+        description="How this request's tokens are routed to experts.",
+        json_schema_extra=SCHEMA,
+    )
+    _policy: Policy = PrivateAttr()
+    _spec: RouterSpec = PrivateAttr()
+
+    def resolve_routing(self, header: str | None, spec: RouterSpec) -> None:
+        """Settle the policy: the field, else the header, else the model's own routing.
+
+        Raises VLLMValidationError, which vLLM answers with a 400.
+        """
+        try:
+            raw = self.routing if self.routing is not None else _from_header(header)
+            self._policy = parse_policy({} if raw is None else raw, spec)
+        except PolicyError as error:
+            raise invalid(error) from error
+        if REQUEST_KEY in (getattr(self, "vllm_xargs", None) or {}):
+            raise VLLMValidationError(
+                f"vllm_xargs must not hold the key '{REQUEST_KEY}': use the field '{REQUEST_KEY}'",
+                parameter="vllm_xargs",
+            )
+        self._spec = spec
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
+        """vLLM calls this once per prompt, in order."""
+        plain, num_choices = self, getattr(self, "n", None) or 1
+        if self._policy.draws_noise() and num_choices > 1:
+            # vLLM refuses n > 1 with greedy token sampling, which makes all choices equal.
+            # Routing noise makes them differ.
+            plain = self.model_copy(update={"n": 1})
+        params: SamplingParams = super(RoutedRequest, plain).to_sampling_params(  # type: ignore[misc]
+            *args, **kwargs
+        )
+        params.n = num_choices
+        travelling = resolve(self._policy.as_dict(), self._spec, choice=self._first_choice())
+        if travelling is not None:
+            params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: travelling}
+        return params
+
+    def _first_choice(self) -> int:
+        """Number of the first choice of the prompt whose sampling parameters are being made."""
+        return 0
+
+    def to_beam_search_params(self, *args: Any, **kwargs: Any) -> BeamSearchParams:
+        """Beams are requests of vLLM's own making and carry no policy: refused, not ignored."""
+        if not self._policy.is_stock(self._spec):
+            raise VLLMValidationError(
+                "routing must be left out with beam search: beams follow the model's own routing",
+                parameter="routing",
+            )
+        params: BeamSearchParams = super().to_beam_search_params(*args, **kwargs)  # type: ignore[misc]
+        return params
+
+    def num_choices(self) -> int:
+        """Choices in the response."""
+        return getattr(self, "n", None) or 1
+
+    def routing_echo(self) -> dict[str, Any]:
+        """The `routing` object of the response body.
+
+        choice_seeds: the seed of each choice, where there are several and noise is drawn;
+        a request with that seed and n = 1 gets that choice's noise.
+        """
+        out: dict[str, Any] = {"policy": self._policy.as_dict()}
+        seed, num_choices = self._policy.seed, self.num_choices()
+        if self._policy.draws_noise() and seed is not None and num_choices > 1:
+            out["choice_seeds"] = [derive_seed(seed, choice) for choice in range(num_choices)]
+        return out
+
+    def routing_headers(self) -> dict[str, str]:
+        """The policy as a header that a client may send back, visible to browsers."""
+        policy = json.dumps(self._policy.as_dict(), separators=(",", ":"))
+        return {HEADER: policy, "access-control-expose-headers": HEADER}
+
+
+def _from_header(header: str | None) -> object:
+    if header is None:
+        return None
+    try:
+        return json.loads(header)
+    except ValueError:
+        accepted = 'a JSON object such as {"mode": "sample"}'
+        raise PolicyError(f"header {HEADER}", header, accepted) from None
+
+
+class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
+    """`POST /v1/chat/completions` with the `routing` field."""
+
+
+class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
+    """`POST /v1/completions` with the `routing` field; it may hold several prompts."""
+
+    _num_prompts: int = PrivateAttr(default=0)
+
+    def _first_choice(self) -> int:
+        self._num_prompts += 1
+        return (self._num_prompts - 1) * (self.n or 1)
+
+    def num_choices(self) -> int:
+        """`n` for each prompt, once vLLM has taken the prompts in."""
+        return self._num_prompts * (self.n or 1)
+
+
+class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
+    """`POST /v1/responses` with the `routing` field."""
+
+
+def without_routing(model: type[BaseModel]) -> type[BaseModel]:
+    """`model` for an endpoint that cannot route yet: refuses `routing`, which it would ignore."""
+    unsupported = Field(default=None, description="Not supported by this endpoint yet.")
+    return create_model(model.__name__, __base__=model, routing=(None, unsupported))

@@ -1,0 +1,83 @@
+"""Galton's own settings: every name, default, range and help text, once.
+
+A flag and a `GALTON_*` variable derive from each field; a flag wins. Everything else
+about the server is vLLM's and is set by vLLM's flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+EXPERT_METRICS = ("auto", "full", "layer", "off")
+
+
+class SettingError(ValueError):
+    """A setting with a value that cannot be used: names both, and what is accepted."""
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError("an integer from 1")
+    return int(text)
+
+
+def _expert_metrics(text: str) -> str:
+    if text not in EXPERT_METRICS:
+        raise ValueError("one of " + ", ".join(EXPERT_METRICS))
+    return text
+
+
+def _setting(default: Any, parse: Callable[[str], Any], help_text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "help": help_text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Galton's settings, valid by construction through `from_args`."""
+
+    max_experts_per_token: int | None = _setting(
+        None, _positive, "most experts per token a request may ask for (default: the model's top-k)"
+    )
+    expert_metrics: str = _setting(
+        "auto",
+        _expert_metrics,
+        "per-expert load in /metrics: 'full' one series per layer and expert, 'layer' one per "
+        "layer, 'off' none, 'auto' full up to 20,000 series, then layer (default: auto)",
+    )
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add one flag per setting."""
+        for f in fields(cls):
+            parser.add_argument(
+                f"--{f.name.replace('_', '-')}",
+                metavar=f.name.rpartition("_")[2].upper(),
+                help=f"{f.metadata['help']} [{variable(f.name)}]",
+            )
+
+    @classmethod
+    def from_args(
+        cls, args: argparse.Namespace, environ: Mapping[str, str] = os.environ
+    ) -> Settings:
+        """Flags over variables over defaults. Raises SettingError."""
+        values = {}
+        for f in fields(cls):
+            source, text = f"--{f.name.replace('_', '-')}", getattr(args, f.name)
+            if text is None:
+                source, text = variable(f.name), environ.get(variable(f.name))
+            if text is None:
+                continue
+            try:
+                values[f.name] = f.metadata["parse"](text)
+            except ValueError as error:
+                raise SettingError(f"{source} must be {error}, got {text!r}") from None
+        return cls(**values)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"GALTON_{name.upper()}"

@@ -1,0 +1,137 @@
+"""Real servers for tests: `galton serve`, or stock vLLM, as a subprocess on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+REPO = Path(__file__).parent.parent
+DEMO = REPO / "models" / "demo" / "checkpoint"
+MODEL = "galton-demo"
+START_SECONDS = 300
+
+
+@dataclass
+class Server:
+    """A running server; the methods speak plain HTTP."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def post(self, path: str, body: dict[str, Any], **kwargs: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json={"model": MODEL, **body}, timeout=300, **kwargs)
+
+    def complete(self, prompt: list[int], routing: object = None, **body: Any) -> dict[str, Any]:
+        """One greedy completion of token ids that runs to `max_tokens`; the parsed answer."""
+        body = {"max_tokens": 32, "ignore_eos": True, "return_token_ids": True, **body}
+        body = {"temperature": 0, "prompt": prompt, **body}
+        if routing is not None:
+            body["routing"] = routing
+        response = self.post("/v1/completions", body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def tokens(self, prompt: list[int], routing: object = None, **body: Any) -> list[int]:
+        """The generated token ids of `complete`."""
+        ids: list[int] = self.complete(prompt, routing, **body)["choices"][0]["token_ids"]
+        return ids
+
+    def together(
+        self, requests: Sequence[tuple[list[int], object]], **body: Any
+    ) -> list[list[int]]:
+        """`tokens` of all requests, sent at once: they share the engine's batch."""
+        with ThreadPoolExecutor(len(requests)) as pool:
+            return list(pool.map(lambda r: self.tokens(*r, **body), requests))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry `labels`."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
+        samples = [line.rpartition(" ") for line in lines if line.startswith(name + "{")]
+        return sum(float(v) for sample, _, v in samples if all(w in sample for w in wanted))
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def galton(*args: str) -> list[str]:
+    """The command line of the installed `galton`."""
+    return [str(Path(sys.executable).with_name("galton")), *args]
+
+
+def stock(*args: str) -> list[str]:
+    """The command line of vLLM's own server, serving the demo as `galton serve` does."""
+    entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", *args]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
+    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **extra}
+
+
+@contextmanager
+def running(command: list[str], log: Path, **env: str) -> Iterator[Server]:
+    """Start a server, wait until it answers /health, stop it at the end."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [*command, "--host=127.0.0.1", f"--port={port}"],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment(**env),
+            start_new_session=True,
+        )
+    server = Server(f"http://127.0.0.1:{port}", log, process)
+    try:
+        _wait_until_healthy(server)
+        yield server
+    finally:
+        stop(server)
+
+
+def stop(server: Server, sig: int = signal.SIGTERM, seconds: float = 30) -> int:
+    """Signal the server and wait; kill its session if it does not end. Exit status."""
+    if server.process.poll() is None:
+        server.process.send_signal(sig)
+    try:
+        return server.process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.process.pid, signal.SIGKILL)
+        raise
+
+
+def _wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.process.poll() is not None:
+            break
+        try:
+            if httpx.get(server.url + "/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-60:])
+    raise AssertionError(f"the server did not start:\n{tail}")
