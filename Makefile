@@ -1,0 +1,46 @@
+# Two commands: `make serve` and `make test`. Both set everything up first, once.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
+ARGS ?=
+# A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
+# environment says.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup serve test lint lock clean
+
+help:
+	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
+	@echo "make test                         set up if needed, run every check and test"
+	@echo "make setup                        only set up (.venv)"
+	@echo "make lint                         formatting, lint, types, import contracts"
+	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
+	@echo "make clean                        remove .venv and caches"
+
+setup: .venv/.ready
+
+.venv/.ready: deploy/setup.sh requirements-cpu.lock pyproject.toml
+	@bash deploy/setup.sh "$(PYTHON)"
+	@touch $@
+
+serve: setup
+	@exec .venv/bin/galton serve $(ARGS)
+
+test: lint
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+# torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
+# without what it requires, which is asked of the installed one.
+lock: setup
+	.venv/bin/python -c "from importlib.metadata import requires; print(*requires('torch'), sep='\n')" \
+		> .venv/torch-requires.txt
+	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra dev \
+		--generate-hashes --override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
