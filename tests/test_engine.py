@@ -1,0 +1,215 @@
+"""Routing through the real engine: whatever the crowd, the chunks, the cache or the ranks.
+
+Prompts are token ids; texts are compared as generated ids. Each engine is the demo model,
+bf16, on CPU, eager unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import Server, galton, running, stock
+
+Requests = list[tuple[list[int], Any]]
+
+
+def _prompts(count: int, length: int, seed: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(10, 1000) for _ in range(length)] for _ in range(count)]
+
+
+PROMPTS = _prompts(12, 24, seed=1)
+POLICIES: list[dict[str, Any] | None] = [
+    None,
+    {"mode": "sample", "temperature": 0.5, "seed": 1},
+    {"mode": "sample", "temperature": 1.0, "seed": 2, "scope": "all"},
+    {"mode": "top_k", "top_k": 2},
+    {"mode": "sample", "temperature": [0, 0, 1, 1, 2, 0.5, 0.3, 0], "seed": 3, "top_k": 6},
+    {"mode": "top_k", "top_k": 8, "scope": "all"},
+]
+MIXED: Requests = [(prompt, POLICIES[i % 6]) for i, prompt in enumerate(PROMPTS)]
+LONG: Requests = [(prompt, POLICIES[i % 6]) for i, prompt in enumerate(_prompts(12, 150, seed=2))]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def small_server(logs: Path) -> Iterator[Server]:
+    """Chunks of 32 tokens, a key-value cache too small for the load, no prefix caching."""
+    command = galton(
+        "serve",
+        "--max-experts-per-token=8",
+        "--no-enable-prefix-caching",
+        "--max-num-batched-tokens=32",
+        "--max-num-seqs=12",
+        "--num-gpu-blocks-override=40",
+        "--block-size=16",
+        "--max-model-len=320",
+    )
+    with running(command, logs / "small") as started:
+        yield started
+
+
+def _logprobs(server: Server, prompt: list[int]) -> Any:
+    answer = server.complete(prompt, max_tokens=24, logprobs=5, prompt_logprobs=0)
+    choice = answer["choices"][0]
+    return choice["token_ids"], choice["logprobs"], choice["prompt_logprobs"]
+
+
+@pytest.mark.parametrize("flags", [["--enforce-eager"], ["--no-enforce-eager"]], ids=str)
+def test_top_k_is_stock_vllm_to_the_last_bit(logs: Path, flags: list[str]) -> None:
+    with running(stock(*flags, f"--kv-cache-memory-bytes={2**30}"), logs / "stock") as server:
+        expected = [_logprobs(server, prompt) for prompt in PROMPTS]
+        expected_together = server.together([(prompt, None) for prompt in PROMPTS])
+    with running(galton("serve", *flags), logs / "galton") as server:
+        assert [_logprobs(server, prompt) for prompt in PROMPTS] == expected
+        among_sampled = server.together(
+            [(prompt, None) for prompt in PROMPTS]
+            + [(prompt, {"mode": "sample", "temperature": 3.0}) for prompt in PROMPTS]
+        )
+        assert among_sampled[: len(PROMPTS)] == expected_together
+
+
+def test_more_expert_slots_leave_top_k_unchanged(server: Server, logs: Path) -> None:
+    # `server` has 8 slots per token for a model of top-4; this one has 4.
+    with running(galton("serve"), logs / "slots") as native:
+        expected = [native.tokens(prompt) for prompt in PROMPTS]
+    assert [server.tokens(prompt) for prompt in PROMPTS] == expected
+
+
+def test_requests_are_the_same_alone_and_in_a_crowd(server: Server) -> None:
+    alone = [server.tokens(*request, max_tokens=64) for request in MIXED]
+    assert server.together(MIXED, max_tokens=64) == alone
+    assert server.together(MIXED[::-1], max_tokens=64) == alone[::-1]
+
+
+def test_same_seed_same_tokens_and_other_seeds_other_tokens(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 1.5}
+    runs = [
+        [server.tokens(prompt, {**policy, "seed": seed}) for prompt in PROMPTS]
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1]
+    assert sum(a != b for a, b in zip(runs[0], runs[2], strict=True)) > len(PROMPTS) / 2
+
+
+def test_seed_does_not_depend_on_token_sampling(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 1.5, "seed": 5}
+    drawn = [server.tokens(PROMPTS[0], policy, temperature=1, seed=9) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_temperature_zero_is_the_models_own_routing(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 0, "seed": 5}
+    for prompt in PROMPTS[:4]:
+        assert server.tokens(prompt, policy) == server.tokens(prompt)
+
+
+def test_scope_decode_leaves_the_prompt_alone(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 3.0, "seed": 5}
+
+    def prompt_logprobs(routing: object) -> Any:
+        answer = server.complete(PROMPTS[0], routing, max_tokens=1, prompt_logprobs=0)
+        return answer["choices"][0]["prompt_logprobs"]
+
+    clean = prompt_logprobs(None)
+    assert prompt_logprobs({**policy, "scope": "decode"}) == clean
+    assert prompt_logprobs({**policy, "scope": "all"}) != clean
+
+
+def test_chunks_and_preemption_change_nothing(server: Server, small_server: Server) -> None:
+    expected = [server.tokens(*request, max_tokens=100) for request in LONG]
+    in_chunks = [small_server.tokens(*request, max_tokens=100) for request in LONG]
+    assert small_server.metric("vllm:num_preemptions_total") == 0
+    assert in_chunks == expected
+    crowded = small_server.together(LONG, max_tokens=100)
+    assert small_server.metric("vllm:num_preemptions_total") > 0
+    assert crowded == expected
+
+
+def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:
+    command = galton("serve", "--max-experts-per-token=8", "--tensor-parallel-size=2")
+    with running(command, logs / "tp2", VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
+        alone = [server.tokens(*request) for request in MIXED]
+        tokens = server.metric("galton_routed_tokens_total")
+        assert tokens == sum(len(prompt) + 31 for prompt, _ in MIXED)
+        assert server.together(MIXED) == alone
+        policy = {"mode": "sample", "temperature": 1.5, "seed": 1}
+        assert server.tokens(PROMPTS[0], policy) != server.tokens(PROMPTS[0])
+
+
+def _cached(server: Server, prompt: list[int], routing: object) -> int:
+    """Prompt tokens served from the prefix cache."""
+    usage = server.complete(prompt, routing, max_tokens=40)["usage"]
+    cached: int = usage["prompt_tokens_details"]["cached_tokens"]
+    return cached
+
+
+def _follow_up(server: Server, prompt: list[int], routing: object) -> list[int]:
+    """The prompt of a second turn: the first turn and its answer, and a bit more."""
+    return prompt + server.tokens(prompt, routing, max_tokens=40) + [50, 51, 52]
+
+
+SAMPLE = {"mode": "sample", "temperature": 1.0, "seed": 1}
+ALL = {**SAMPLE, "scope": "all"}
+
+
+def test_prompts_under_scope_decode_share_the_cache_with_everybody(server: Server) -> None:
+    (prompt,) = _prompts(1, 100, seed=10)
+    assert _cached(server, prompt, None) == 0
+    for routing in (None, SAMPLE, {**SAMPLE, "seed": 2}, {"top_k": 2}):
+        assert _cached(server, prompt, routing) == 96
+
+
+def test_prompts_under_scope_all_share_only_with_their_equals(server: Server) -> None:
+    (prompt,) = _prompts(1, 100, seed=11)
+    assert _cached(server, prompt, None) == 0
+    assert _cached(server, prompt, ALL) == 0
+    assert _cached(server, prompt, ALL) == 96
+    others = [{**ALL, "seed": 2}, {**ALL, "temperature": 0.9}, {**ALL, "top_k": 3}]
+    others += [{**ALL, "temperature": [1] * 7 + [0]}, {"top_k": 3, "scope": "all"}]
+    for other in others:
+        assert _cached(server, prompt, other) == 0
+    assert _cached(server, prompt, {**ALL, "temperature": [1] * 8}) == 96
+    # Without noise there is nothing that could differ.
+    assert _cached(server, prompt, {**ALL, "temperature": 0, "seed": 3}) == 96
+
+
+def test_generated_blocks_are_not_taken_for_clean_ones(server: Server) -> None:
+    (prompt,) = _prompts(1, 96, seed=12)
+    second_turn = _follow_up(server, prompt, SAMPLE)
+    assert _cached(server, second_turn, None) == 96
+    (prompt,) = _prompts(1, 96, seed=13)
+    second_turn = _follow_up(server, prompt, None)
+    assert _cached(server, second_turn, None) == 128
+
+
+def test_cached_blocks_give_the_same_tokens_as_no_cache(
+    server: Server, small_server: Server
+) -> None:
+    requests: Requests = []
+    for prompt in _prompts(3, 100, seed=14):
+        requests += [
+            (prompt, policy) for policy in (None, ALL, SAMPLE, ALL, None, {**ALL, "seed": 2})
+        ]
+    with_cache = [server.tokens(*request) for request in requests]
+    assert with_cache == [small_server.tokens(*request) for request in requests]
+
+
+def test_fewer_experts_are_really_computed(server: Server) -> None:
+    name = "galton_expert_assignments_total"
+    counts = [server.metric(name)]
+    for top_k in (4, 2, 1):
+        server.tokens(_prompts(1, 20, seed=top_k)[0], {"top_k": top_k, "scope": "all"})
+        counts.append(server.metric(name))
+    steps = [after - before for before, after in itertools.pairwise(counts)]
+    assert steps == [51 * 8 * top_k for top_k in (4, 2, 1)]

@@ -1,0 +1,248 @@
+"""The compiled kernel, through the state the engine fills: exact, and equal to the reference."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy import stats
+
+from routing.kernel import route
+from routing.policy import RouterSpec
+from routing.reference import select_experts
+from routing.state import RoutedRequest, StepState
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
+
+
+def stock_choice(logits: Floats, top_k: int) -> tuple[Floats, Ints]:
+    """Stand-in for vLLM's own choice: marked weights, so that a copy is recognized."""
+    ids = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].astype(np.int32)
+    weights = np.full(ids.shape, 0.125, np.float32) + ids.astype(np.float32)
+    return weights, ids
+
+
+def run(
+    state: StepState, logits: Floats, *, layer_row: int = 0, renormalize: bool = True
+) -> tuple[Floats, Ints]:
+    """One layer of the step that `state` holds; topk_weights and topk_ids, [T, max_top_k]."""
+    spec = state.spec
+    weights = np.full((len(logits), spec.max_top_k), np.nan, np.float32)
+    ids = np.full((len(logits), spec.max_top_k), -1, np.int32)
+    route(
+        logits,
+        *stock_choice(logits, spec.top_k),
+        weights,
+        ids,
+        layer_row,
+        spec.layers[layer_row],
+        renormalize,
+        state.num_tokens,
+        state.token_row,
+        state.token_position,
+        state.row_top_k,
+        state.row_temperature,
+        state.row_seed,
+        state.assignments,
+    )
+    return weights, ids
+
+
+def step(spec: RouterSpec, routing: dict[str, Any], num_tokens: int) -> StepState:
+    """A step of one request, whose tokens 0 .. num_tokens-1 all follow `routing`."""
+    state = StepState(spec, num_tokens, 1)
+    request = RoutedRequest.of({**routing, "scope": "all"}, num_tokens, spec)
+    state.begin_step([request], np.array([num_tokens]), np.array([0]))
+    return state
+
+
+def spec_of(num_experts: int, top_k: int, max_top_k: int | None = None) -> RouterSpec:
+    return RouterSpec((0, 3), num_experts, top_k, max_top_k or top_k)
+
+
+@pytest.mark.parametrize("renormalize", [True, False])
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 10.0])
+@pytest.mark.parametrize(
+    ("num_experts", "top_k"), [(2, 1), (7, 3), (16, 16), (64, 8), (128, 8), (512, 10)]
+)
+def test_kernel_equals_reference(
+    num_experts: int, top_k: int, temperature: float, renormalize: bool
+) -> None:
+    rng = np.random.default_rng(num_experts)
+    logits = rng.normal(0, 2, (50, num_experts)).astype(np.float32)
+    logits[10:20] = rng.integers(0, 3, (10, num_experts))  # ties
+    spec = spec_of(num_experts, 1, num_experts)
+    routing = {"mode": "sample", "top_k": top_k, "temperature": temperature, "seed": 2**62 + 9}
+    state = step(spec, routing, len(logits))
+    weights, ids = run(state, logits, layer_row=1, renormalize=renormalize)
+    for position, row in enumerate(logits):
+        expected_weights, expected_ids = select_experts(
+            row,
+            top_k,
+            temperature=temperature,
+            seed=2**62 + 9,
+            layer=3,
+            position=position,
+            renormalize=renormalize,
+        )
+        assert ids[position, :top_k].tolist() == expected_ids.tolist()
+        # The kernel writes float32.
+        np.testing.assert_allclose(weights[position, :top_k], expected_weights, rtol=2e-7)
+
+
+def test_equal_logits_keep_lower_id() -> None:
+    state = step(spec_of(8, 4), {"mode": "sample", "temperature": 0, "seed": 1}, 1)
+    _, ids = run(state, np.array([[1, 2, 2, 0, 2, 1, 1, 0]], np.float32))
+    assert ids.tolist() == [[1, 2, 4, 0]]
+
+
+def test_founding_example() -> None:
+    """Logits 2 and 1: experts chosen with probability 0.731 and 0.269.
+
+    Chi-squared over N = 200,000 tokens; a right kernel fails with probability 1e-6, one
+    that is off by 1 % (0.724) passes with probability below 1e-6.
+    """
+    num_tokens = 200_000
+    state = step(spec_of(2, 1), {"mode": "sample", "temperature": 1.0, "seed": 7}, num_tokens)
+    _, ids = run(state, np.tile(np.array([[2, 1]], np.float32), (num_tokens, 1)))
+    observed = np.bincount(ids[:, 0], minlength=2)
+    assert observed.tolist() == state.assignments[0].tolist()
+    probabilities = np.array([0.7310586, 0.2689414])
+    assert stats.chisquare(observed, num_tokens * probabilities).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_ordered_pairs_are_plackett_luce(temperature: float) -> None:
+    """All 30 ordered pairs of 6 experts against p_i * p_j / (1 - p_i); N = 200,000."""
+    num_tokens = 200_000
+    logits = np.array([2.0, 1.0, 0.5, 0.0, 0.0, -1.0], np.float32)
+    routing = {"mode": "sample", "temperature": temperature, "seed": 3}
+    _, ids = run(step(spec_of(6, 2), routing, num_tokens), np.tile(logits, (num_tokens, 1)))
+    p = np.exp(logits / temperature, dtype=np.float64)
+    p /= p.sum()
+    pairs = list(itertools.permutations(range(6), 2))
+    expected = [num_tokens * p[i] * p[j] / (1 - p[i]) for i, j in pairs]
+    counts = np.bincount(ids[:, 0] * 6 + ids[:, 1], minlength=36)
+    observed = [counts[i * 6 + j] for i, j in pairs]
+    assert sum(observed) == num_tokens  # never the same expert twice
+    assert stats.chisquare(observed, expected).pvalue > 1e-6
+
+
+def test_overlap_with_top_k_falls_with_temperature() -> None:
+    num_tokens = 2_000
+    logits = np.random.default_rng(0).normal(0, 1, (num_tokens, 64)).astype(np.float32)
+    overlaps = []
+    for temperature in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0):
+        routing = {"mode": "sample", "temperature": temperature, "seed": 1}
+        _, ids = run(step(spec_of(64, 8), routing, num_tokens), logits)
+        if temperature == 0:
+            clean = ids
+        overlaps.append(np.mean([len(set(a) & set(b)) for a, b in zip(ids, clean, strict=True)]))
+    assert overlaps[0] == 8
+    assert all(a > b for a, b in itertools.pairwise(overlaps))
+
+
+def test_weights_carry_no_noise() -> None:
+    num_tokens = 200
+    logits = np.random.default_rng(1).normal(0, 1, (num_tokens, 16)).astype(np.float32)
+    routing = {"mode": "sample", "temperature": 2.0, "seed": 1}
+    weights, ids = run(step(spec_of(16, 4), routing, num_tokens), logits, renormalize=False)
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights, np.take_along_axis(softmax, ids, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e4, -1e4, 3.4e38])
+@pytest.mark.parametrize("renormalize", [True, False])
+def test_extreme_logits_never_leave_the_range(bad: float, renormalize: bool) -> None:
+    logits = np.zeros((64, 16), np.float32)
+    logits[:, 5] = bad
+    logits[32:] = bad
+    routing = {"mode": "sample", "temperature": 1.0, "seed": 1}
+    weights, ids = run(step(spec_of(16, 4), routing, 64), logits, renormalize=renormalize)
+    assert all(len(set(row)) == 4 for row in ids.tolist())
+    assert ids.min() >= 0
+    assert ids.max() < 16
+    assert np.isfinite(weights).all()
+    assert (weights.sum(axis=1) <= 1 + 1e-6).all()
+
+
+def test_unused_slots_repeat_the_best_expert_with_weight_zero() -> None:
+    logits = np.random.default_rng(2).normal(0, 1, (10, 16)).astype(np.float32)
+    state = step(spec_of(16, 4, 8), {"mode": "top_k", "top_k": 3}, 10)
+    weights, ids = run(state, logits)
+    assert (ids[:, 3:] == ids[:, :1]).all()
+    assert (weights[:, 3:] == 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    assert state.assignments[0].sum() == 10 * 3
+
+
+def test_rows_without_a_policy_are_stocks_own_bits_beside_sampled_ones() -> None:
+    spec = spec_of(16, 4, 8)
+    state = StepState(spec, 64, 3)
+    sampled = RoutedRequest.of({"mode": "sample", "seed": 5}, 4, spec)
+    stock = RoutedRequest.of(None, 9, spec)
+    # Prefill of 3 of 9 tokens; 2 prompt and 3 generated tokens; one generated token.
+    state.begin_step([stock, sampled, stock], np.array([3, 5, 1]), np.array([0, 2, 11]))
+    logits = np.random.default_rng(3).normal(0, 1, (12, 16)).astype(np.float32)
+    weights, ids = run(state, logits)
+    stock_weights, stock_ids = stock_choice(logits, 4)
+    for token in (0, 1, 2, 3, 4, 8, 9, 10, 11):  # the last three are padding
+        assert ids[token, :4].tolist() == stock_ids[token].tolist()
+        assert weights[token, :4].tolist() == stock_weights[token].tolist()
+    for token, position in ((5, 4), (6, 5), (7, 6)):
+        _, expected = select_experts(
+            logits[token], 4, temperature=1.0, seed=5, layer=0, position=position, renormalize=True
+        )
+        assert ids[token, :4].tolist() == expected.tolist()
+    assert state.assignments[0].sum() == 9 * 4
+    assert state.assignments[1].sum() == 0
+
+
+def test_nothing_is_counted_or_steered_outside_a_step() -> None:
+    state = step(spec_of(16, 4), {"mode": "sample", "temperature": 5.0, "seed": 1}, 8)
+    state.end_step()
+    logits = np.random.default_rng(4).normal(0, 1, (8, 16)).astype(np.float32)
+    _, ids = run(state, logits)
+    assert ids.tolist() == stock_choice(logits, 4)[1].tolist()
+    assert state.assignments.sum() == 0
+
+
+@pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 7], [3, 3, 3, 3]])
+def test_noise_does_not_depend_on_chunks(chunks: list[int]) -> None:
+    spec = spec_of(16, 4)
+    request = RoutedRequest.of({"mode": "sample", "seed": 5, "scope": "all"}, 12, spec)
+    neighbour = RoutedRequest.of({"mode": "sample", "seed": 6, "scope": "all"}, 12, spec)
+    state = StepState(spec, 64, 2)
+    logits = np.random.default_rng(5).normal(0, 1, (12, 16)).astype(np.float32)
+    done, chosen = 0, []
+    for count in chunks:
+        state.begin_step([neighbour, request], np.array([2, count]), np.array([4, done]))
+        rows = np.concatenate([logits[:2], logits[done : done + count]])
+        chosen += run(state, rows)[1][2:].tolist()
+        done += count
+    expected = [
+        select_experts(
+            row, 4, temperature=1.0, seed=5, layer=0, position=position, renormalize=True
+        )[1].tolist()
+        for position, row in enumerate(logits)
+    ]
+    assert chosen == expected
+
+
+def test_a_new_request_in_a_row_brings_its_own_policy() -> None:
+    spec = spec_of(16, 4, 8)
+    state = StepState(spec, 8, 1)
+    counts = []
+    for routing in ({"top_k": 8}, None, {"top_k": 1}, {"mode": "sample", "seed": 1, "top_k": 2}):
+        request = RoutedRequest.of(routing, 0, spec)
+        before = state.assignments[0].sum()
+        state.begin_step([request], np.array([1]), np.array([0]))
+        run(state, np.zeros((1, 16), np.float32))
+        counts.append(int(state.assignments[0].sum() - before))
+    assert counts == [8, 4, 1, 2]
+    assert state.routed_tokens.tolist() == [[0, 3], [0, 1]]

@@ -1,0 +1,81 @@
+"""Policies: defaults, the round trip of the echo, derived seeds. Bad values: test_http."""
+
+from __future__ import annotations
+
+import pytest
+
+from routing.policy import (
+    MAX_SEED,
+    Policy,
+    PolicyError,
+    RouterSpec,
+    derive_seed,
+    parse_policy,
+)
+
+SPEC = RouterSpec(layers=(1, 2, 5), num_experts=16, top_k=4, max_top_k=8)
+
+
+def test_empty_policy_is_the_models_own_routing() -> None:
+    policy = parse_policy({}, SPEC)
+    assert policy == Policy("top_k", 4, 0.0, None, "decode")
+    assert policy.is_stock(SPEC)
+    assert not parse_policy({"top_k": 3}, SPEC).is_stock(SPEC)
+
+
+def test_null_means_left_out() -> None:
+    assert parse_policy({"top_k": None, "seed": None, "scope": None}, SPEC) == parse_policy(
+        {}, SPEC
+    )
+
+
+def test_absent_seed_is_drawn_anew_and_echoed() -> None:
+    drawn = {parse_policy({"mode": "sample"}, SPEC).as_dict()["seed"] for _ in range(20)}
+    assert len(drawn) == 20
+    assert all(0 <= seed <= MAX_SEED for seed in drawn)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"mode": "top_k", "top_k": 8, "seed": 3, "scope": "all"},
+        {"mode": "sample", "seed": 7},
+        {"mode": "sample", "temperature": [0, 0.5, 10], "top_k": 1, "seed": MAX_SEED},
+    ],
+)
+def test_echo_parses_to_the_same_policy(raw: dict[str, object]) -> None:
+    policy = parse_policy(raw, SPEC)
+    assert parse_policy(policy.as_dict(), SPEC) == policy
+
+
+def test_temperature_zero_draws_no_noise() -> None:
+    assert parse_policy({"mode": "sample", "temperature": 0}, SPEC).is_stock(SPEC)
+    assert parse_policy({"mode": "sample", "temperature": [0, 0, 0]}, SPEC).is_stock(SPEC)
+    assert parse_policy({"mode": "sample", "temperature": [0, 0, 0.1]}, SPEC).draws_noise()
+
+
+def test_error_names_field_value_and_range() -> None:
+    with pytest.raises(PolicyError, match=r"routing\.top_k must be an integer from 1 to 8, got 9"):
+        parse_policy({"top_k": 9}, SPEC)
+    with pytest.raises(PolicyError, match=r"a list of 3 numbers, one per MoE layer"):
+        parse_policy({"mode": "sample", "temperature": [1.0]}, SPEC)
+    with pytest.raises(PolicyError, match=r"from 0 to 10, got nan"):
+        parse_policy({"mode": "sample", "temperature": float("nan")}, SPEC)
+
+
+def test_long_values_are_not_echoed_whole() -> None:
+    with pytest.raises(PolicyError) as error:
+        parse_policy({"mode": "x" * 10_000}, SPEC)
+    assert len(str(error.value)) < 200
+
+
+def test_children_have_distinct_seeds_and_the_first_keeps_its_parents() -> None:
+    assert derive_seed(7, 0) == 7
+    family = {derive_seed(seed, choice) for seed in range(100) for choice in range(100)}
+    assert len(family) == 100 * 100
+    assert all(0 <= seed <= MAX_SEED for seed in family)
+
+
+def test_router_spec_survives_the_trip_to_another_process() -> None:
+    assert RouterSpec.from_dict(SPEC.as_dict()) == SPEC
