@@ -1,0 +1,94 @@
+"""From start to end of a server: what cannot be routed stops it, signals end all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.servers import DEMO, MODEL, galton, running, stop
+
+
+def _gone(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_signal_ends_the_server_and_all_its_processes(tmp_path: Path, sig: signal.Signals) -> None:
+    """While a long answer is being streamed, which ends in an error or a cut, not a hang."""
+    with running(galton("serve"), tmp_path / "log") as server:
+        body = {"model": MODEL, "prompt": [20, 21], "max_tokens": 1900, "ignore_eos": True}
+        first_token = threading.Event()
+
+        def stream() -> None:
+            url = f"{server.url}/v1/completions"
+            with (
+                contextlib.suppress(httpx.TransportError),
+                httpx.stream("POST", url, json={**body, "stream": True}, timeout=60) as answer,
+            ):
+                for _ in answer.iter_lines():
+                    first_token.set()
+
+        client = threading.Thread(target=stream)
+        client.start()
+        assert first_token.wait(60)
+        processes = server.children()
+        assert len(processes) >= 2
+        started = time.monotonic()
+        stop(server, sig, seconds=15)
+        client.join(15)
+        assert not client.is_alive()
+        assert _gone(processes, 15 - (time.monotonic() - started))
+
+
+def test_dead_engine_ends_the_server(tmp_path: Path) -> None:
+    with running(galton("serve"), tmp_path / "log") as server:
+        processes = server.children()
+        next(p for p in processes if "EngineCore" in p.name()).kill()
+        body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
+        with contextlib.suppress(httpx.TransportError):
+            assert server.post("/v1/completions", body).status_code >= 500
+        server.process.wait(30)
+        assert _gone(processes, 10)
+
+
+def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:
+    """A tiny GLM-4-MoE (sigmoid router) with random weights, through the real engine."""
+    _build_sigmoid_model(tmp_path / "model")
+    flags = ["--enforce-eager", f"--kv-cache-memory-bytes={2**28}"]
+    with (
+        pytest.raises(AssertionError, match="cannot be controlled: it uses grouped or sigmoid"),
+        running(galton("serve", str(tmp_path / "model"), *flags), tmp_path / "log"),
+    ):
+        pass
+
+
+def _build_sigmoid_model(path: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, Glm4MoeConfig, Glm4MoeForCausalLM
+
+    torch.manual_seed(0)
+    size: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "first_k_dense_replace": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "vocab_size": 2560,
+        "max_position_embeddings": 128,
+    }
+    Glm4MoeForCausalLM(Glm4MoeConfig(**size)).to(torch.bfloat16).save_pretrained(path)
+    AutoTokenizer.from_pretrained(DEMO).save_pretrained(path)
