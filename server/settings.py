@@ -31,8 +31,8 @@ def _expert_metrics(text: str) -> str:
     return text
 
 
-def _setting(default: Any, parse: Callable[[str], Any], help_text: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "help": help_text})
+def _setting(default: Any, parse: Callable[[str], Any], metavar: str, help_text: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "metavar": metavar, "help": help_text})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,15 @@ class Settings:
     """Galton's settings, valid by construction through `from_args`."""
 
     max_experts_per_token: int | None = _setting(
-        None, _positive, "most experts per token a request may ask for (default: the model's top-k)"
+        None,
+        _positive,
+        "N",
+        "most experts per token a request may ask for (default: the model's top-k)",
     )
     expert_metrics: str = _setting(
         "auto",
         _expert_metrics,
+        "{" + ",".join(EXPERT_METRICS) + "}",
         "per-expert load in /metrics: 'full' one series per layer and expert, 'layer' one per "
         "layer, 'off' none, 'auto' full up to 20,000 series, then layer (default: auto)",
     )
@@ -55,7 +59,7 @@ class Settings:
         for f in fields(cls):
             parser.add_argument(
                 f"--{f.name.replace('_', '-')}",
-                metavar=f.name.rpartition("_")[2].upper(),
+                metavar=f.metadata["metavar"],
                 help=f"{f.metadata['help']} [{variable(f.name)}]",
             )
 
