@@ -148,7 +148,8 @@ def _temperature(value: object, num_layers: int) -> float | tuple[float, ...]:
         if len(value) != num_layers:
             accepted = f"a number, or a list of {num_layers} numbers, one per MoE layer"
             raise PolicyError("routing.temperature", value, accepted)
-        return tuple(_number(f"temperature[{i}]", v) for i, v in enumerate(value))
+        numbers = tuple(_number(f"temperature[{i}]", v) for i, v in enumerate(value))
+        return numbers[0] if len(set(numbers)) == 1 else numbers
     return _number("temperature", value)
 
 

@@ -51,8 +51,8 @@ def small_server(logs: Path) -> Iterator[Server]:
         "--no-enable-prefix-caching",
         "--max-num-batched-tokens=32",
         "--max-num-seqs=12",
-        "--num-gpu-blocks-override=40",
-        "--block-size=16",
+        "--num-gpu-blocks-override=24",
+        "--block-size=32",
         "--max-model-len=320",
     )
     with running(command, logs / "small") as started:

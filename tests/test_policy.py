@@ -55,6 +55,11 @@ def test_temperature_zero_draws_no_noise() -> None:
     assert parse_policy({"mode": "sample", "temperature": [0, 0, 0.1]}, SPEC).draws_noise()
 
 
+def test_equal_numbers_in_every_layer_are_one_number() -> None:
+    listed = parse_policy({"mode": "sample", "temperature": [1, 1, 1.0], "seed": 7}, SPEC)
+    assert listed == parse_policy({"mode": "sample", "temperature": 1, "seed": 7}, SPEC)
+
+
 def test_error_names_field_value_and_range() -> None:
     with pytest.raises(PolicyError, match=r"routing\.top_k must be an integer from 1 to 8, got 9"):
         parse_policy({"top_k": 9}, SPEC)
