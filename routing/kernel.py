@@ -1,8 +1,8 @@
 """The routing kernel for CPUs: noise, selection, weights and counting in one pass.
 
 One call serves one MoE layer and one engine step. Rows that follow no policy keep the
-experts and weights that stock vLLM chose, bit for bit; the others are chosen here. The
-rules are those of `routing.reference`, which the tests hold it to.
+experts and weights that stock vLLM chose, bit for bit; the others are chosen here, as
+`routing.reference` chooses, which the tests hold it to.
 
 Compiled by numba ahead of the first call and cached on disk (`make setup` fills the
 cache), so that no request pays for the compiler.
@@ -10,165 +10,206 @@ cache), so that no request pays for the compiler.
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-from routing.noise import PHILOX_M, PHILOX_ROUNDS, PHILOX_W
+from routing.choice import CompiledToken, best
+from routing.modes import MODES
+from routing.rule import (
+    HIGHEST,
+    LOWEST,
+    close_groups,
+    compiled_rule,
+    scale_to,
+    weights_into,
+)
 
-_M0, _M1 = (np.uint64(m) for m in PHILOX_M)
-_W0, _W1 = (np.uint64(w) for w in PHILOX_W)
-_MASK = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
-_8 = np.uint64(8)
-_LOWEST = float(np.finfo(np.float32).min)
-_HIGHEST = float(np.finfo(np.float32).max)
-
-
-@njit(inline="always")
-def _philox4x32(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    for _ in range(PHILOX_ROUNDS):
-        p0 = _M0 * c0
-        p1 = _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1 & _MASK, (p0 >> _32) ^ c3 ^ k1, p0 & _MASK
-        k0 = (k0 + _W0) & _MASK
-        k1 = (k1 + _W1) & _MASK
-    return c0, c1, c2, c3
+_RENORMALIZE, _PRESERVE_MASS = 1, 2
 
 
-@njit(inline="always")
-def _gumbel(word):  # type: ignore[no-untyped-def]
-    uniform = (float(word >> _8) + 0.5) * 2.0**-24
-    return -np.log(-np.log(uniform))
+def _either(code: int, kernel: Any, other: Any) -> Any:
+    @njit(inline="always", error_model="numpy")
+    def choose(mode, token, numbers):  # type: ignore[no-untyped-def]
+        if mode == code:
+            return kernel(token, numbers)
+        return other(mode, token, numbers)
+
+    return choose
 
 
-@njit(inline="always")
-def _add_gumbel(values, temperature, seed, layer, position):  # type: ignore[no-untyped-def]
-    num_experts = values.shape[0]
-    k0, k1 = seed & _MASK, seed >> _32
-    for block in range((num_experts + 3) // 4):
-        words = _philox4x32(
-            np.uint64(block), np.uint64(layer), np.uint64(position), np.uint64(0), k0, k1
-        )
-        first = 4 * block
-        values[first] += temperature * _gumbel(words[0])
-        if first + 1 < num_experts:
-            values[first + 1] += temperature * _gumbel(words[1])
-        if first + 2 < num_experts:
-            values[first + 2] += temperature * _gumbel(words[2])
-        if first + 3 < num_experts:
-            values[first + 3] += temperature * _gumbel(words[3])
+@njit(inline="always", error_model="numpy")
+def _choose(mode, token, numbers):  # type: ignore[no-untyped-def]
+    return 0
 
 
-@njit(inline="always")
-def _largest(values, top_k, best_values, best_ids):  # type: ignore[no-untyped-def]
-    """Ids of the `top_k` largest values, best first, equal ones by lower id: insertion."""
-    found = 0
-    for expert in range(values.shape[0]):
-        value = values[expert]
-        if found == top_k:
-            if value <= best_values[top_k - 1]:
-                continue
-            slot = top_k - 1
-        else:
-            slot = found
-            found += 1
-        while slot > 0 and best_values[slot - 1] < value:
-            best_values[slot] = best_values[slot - 1]
-            best_ids[slot] = best_ids[slot - 1]
-            slot -= 1
-        best_values[slot] = value
-        best_ids[slot] = expert
+for _code, _mode in reversed(list(enumerate(MODES.values()))):
+    _choose = _either(_code, _mode.kernel, _choose)
+
+
+@njit(error_model="numpy")
+def _fill_gate(gate, logits, clean, steering, work, scratch, rule):  # type: ignore[no-untyped-def]
+    """Fill gate and logits of a `CompiledToken`.
+
+    steering: as `select_experts` takes it, or empty.
+    """
+    for e in range(clean.shape[0]):
+        logits[e] = clean[e]
+        gate[e] = 0.0
+    for e in range(steering.shape[0]):
+        if abs(steering[e]) < np.inf:
+            logits[e] += steering[e]
+        elif steering[e] < 0:
+            gate[e] = -np.inf
+    if rule.num_groups > 1:
+        close_groups(gate, clean, work, scratch, rule)
+    for e in range(steering.shape[0]):
+        if steering[e] == np.inf:
+            gate[e] = np.inf
 
 
 _SIGNATURE = (
     "void(float32[:,::1], float32[:,::1], int32[:,::1], float32[:,::1], int32[:,::1], int64, "
-    "int64, boolean, int64[::1], int32[::1], int64[::1], int64[::1], float32[:,::1], "
-    "uint64[::1], int64[:,::1])"
+    "int64[::1], float64[:,::1], float64[:,::1], "
+    "int64[::1], int32[::1], int64[::1], "
+    "int64[::1], int64[::1], float64[:,:,::1], uint64[::1], boolean[::1], float32[:,:,::1], "
+    "int64[:,::1])"
 )
 
 
-@njit(
-    _SIGNATURE,
-    cache=True,
-    nogil=True,
-    boundscheck=False,
-)
-def route(  # type: ignore[no-untyped-def]
-    router_logits,
-    stock_weights,
-    stock_ids,
-    topk_weights,
-    topk_ids,
-    layer_row,
-    layer,
-    renormalize,
-    num_tokens,
-    token_row,
-    token_position,
-    row_top_k,
-    row_temperature,
-    row_seed,
-    assignments,
-):
-    """Choose the experts of every token of one layer and count them.
+def _compile(sources: int) -> Any:
+    """Compile, or load from numba's cache.
 
-    router_logits: [T, E]; not read, and may be empty, where every row is stock.
-    stock_weights, stock_ids: [T, K] what the model's own rule chose.
-    topk_weights, topk_ids: [T, M], M >= K, written here. Slots that a token does not use
-        repeat its best expert with weight 0: no further expert is read from memory for
-        them, so fewer experts cost less.
-    layer_row: row of this layer in per-layer arrays; layer: its decoder layer index.
-    num_tokens: [1] tokens that are not padding; the rest is routed but never counted.
-    token_row: [T] the policy row a token follows, -1 for stock. token_position: [T].
-    row_top_k: [R]; row_temperature: [R, L]; row_seed: [R].
-    assignments: [L, E] counts of (token, expert), added to.
+    sources: a checksum of every file that is compiled in. numba renews a cached function
+    when its own file changes; as a captured variable this makes it part of the cache's key.
     """
-    total_tokens, native_top_k = stock_ids.shape
-    num_experts = assignments.shape[1]
-    num_slots = topk_ids.shape[1]
-    counted = num_tokens[0]
-    clean = np.empty(num_experts, np.float64)
-    noisy = np.empty(num_experts, np.float64)
-    best_values = np.empty(num_slots, np.float64)
-    best_ids = np.empty(num_slots, np.int32)
 
-    for t in range(total_tokens):
-        row = token_row[t] if t < counted else -1
-        if row < 0:
-            used = native_top_k
-            for j in range(native_top_k):
-                topk_weights[t, j] = stock_weights[t, j]
-                topk_ids[t, j] = stock_ids[t, j]
-        else:
-            used = row_top_k[row]
-            highest = _LOWEST
-            for e in range(num_experts):
-                z = float(router_logits[t, e])
-                if not z >= _LOWEST:  # -inf, NaN
-                    z = _LOWEST
-                elif z > _HIGHEST:
-                    z = _HIGHEST
-                clean[e] = z
-                noisy[e] = z
-                highest = max(highest, z)
-            temperature = row_temperature[row, layer_row]
-            if temperature > 0:
-                _add_gumbel(noisy, float(temperature), row_seed[row], layer, token_position[t])
-            _largest(noisy, used, best_values, best_ids)
-            normalizer = 0.0
-            if not renormalize:
+    @njit(_SIGNATURE, cache=True, nogil=True, boundscheck=False, error_model="numpy")
+    def route(  # type: ignore[no-untyped-def]
+        router_logits,
+        stock_weights,
+        stock_ids,
+        topk_weights,
+        topk_ids,
+        layer_row,
+        layers,
+        rule_numbers,
+        rule_correction_bias,
+        num_tokens,
+        token_row,
+        token_position,
+        row_mode,
+        row_weights,
+        row_numbers,
+        row_seed,
+        row_steered,
+        row_steering,
+        assignments,
+    ):
+        total_tokens, native_top_k = stock_ids.shape
+        num_experts = assignments.shape[1]
+        num_slots = topk_ids.shape[1]
+        counted = num_tokens[0] if sources >= 0 else 0
+        rule = compiled_rule(rule_numbers[layer_row], rule_correction_bias[layer_row])
+        has_groups = rule.num_groups > 1
+        padded = (num_experts + 3) // 4 * 4
+        clean = np.empty(num_experts, np.float64)
+        steered = np.empty(num_experts, np.float64)
+        gate = np.empty(num_experts, np.float64)
+        work = np.empty(padded, np.float64)
+        scratch = np.empty((2, padded), np.float64)
+        weights = np.empty(padded, np.float64)
+        own_weights = np.empty(padded, np.float64)
+        keys = np.empty(num_experts, np.int64)
+        ids = np.empty(num_experts, np.int32)
+
+        for t in range(total_tokens):
+            row = token_row[t] if t < counted else -1
+            if row < 0:
+                used = native_top_k
+                for j in range(native_top_k):
+                    topk_weights[t, j] = stock_weights[t, j]
+                    topk_ids[t, j] = stock_ids[t, j]
+            else:
                 for e in range(num_experts):
-                    normalizer += np.exp(clean[e] - highest)
-            for j in range(used):
-                best_values[j] = np.exp(clean[best_ids[j]] - highest)
-                if renormalize:
-                    normalizer += best_values[j]
-            for j in range(used):
-                topk_weights[t, j] = best_values[j] / normalizer
-                topk_ids[t, j] = best_ids[j]
-        for j in range(used, num_slots):
-            topk_weights[t, j] = 0.0
-            topk_ids[t, j] = topk_ids[t, 0]
-        if t < counted:
-            for j in range(used):
-                assignments[layer_row, topk_ids[t, j]] += 1
+                    z = float(router_logits[t, e])
+                    clean[e] = min(z, HIGHEST) if z >= LOWEST else LOWEST  # NaN: LOWEST
+                gated = row_steered[row] or has_groups
+                if gated:
+                    steering = row_steering[row, layer_row, : num_experts * row_steered[row]]
+                    _fill_gate(gate, steered, clean, steering, work, scratch, rule)
+                token = CompiledToken(
+                    steered if gated else clean,
+                    gate,
+                    gated,
+                    rule,
+                    native_top_k,
+                    row_seed[row],
+                    layers[layer_row],
+                    token_position[t],
+                    work,
+                    scratch,
+                    keys,
+                    ids,
+                )
+                used = min(_choose(row_mode[row], token, row_numbers[row, layer_row]), num_slots)
+                weights_into(weights, clean, ids, used, work, scratch, rule)
+                for j in range(used):
+                    topk_ids[t, j] = ids[j]
+                if row_weights[row] == _RENORMALIZE:
+                    scale_to(weights, used, rule.scaling_factor, True)
+                elif row_weights[row] == _PRESERVE_MASS:
+                    # What the model's own choice would weigh: no steering, its own top-k.
+                    if gated:
+                        steering = row_steering[row, layer_row, :0]
+                        _fill_gate(gate, steered, clean, steering, work, scratch, rule)
+                    own = best(token, native_top_k)
+                    weights_into(own_weights, clean, ids, own, work, scratch, rule)
+                    total = 0.0
+                    for j in range(own):
+                        total += own_weights[j]
+                    scale_to(weights, used, total, True)
+                for j in range(used):
+                    topk_weights[t, j] = weights[j]
+            if used == 0:
+                topk_ids[t, 0] = 0
+            for j in range(used, num_slots):
+                topk_weights[t, j] = 0.0
+                topk_ids[t, j] = topk_ids[t, 0]
+            if t < counted:
+                for j in range(used):
+                    assignments[layer_row, topk_ids[t, j]] += 1
+
+    route.__doc__ = _DOC
+    return route
+
+
+_DOC = """Choose the experts of every token of one layer and count them.
+
+T tokens, E experts, K the model's own top-k, S >= K slots, L layers, R rows, P parameters.
+
+router_logits: [T, E]; not read, and may be empty, where every row is stock.
+stock_weights, stock_ids: [T, K] what the model's own router chose.
+topk_weights, topk_ids: [T, S], written here. Slots that a token does not use repeat its
+    best expert with weight 0: no further expert is read from memory for them, so fewer
+    experts cost less.
+layer_row: row of this layer in per-layer arrays. layers: [L] decoder layer indices.
+rule_numbers, rule_correction_bias: [L, ...] `routing.rule.as_numbers` of each layer.
+num_tokens: [1] tokens that are not padding; the rest is routed but never counted.
+token_row: [T] the row of parameters a token follows, -1 for stock. token_position: [T].
+row_mode, row_weights: [R] place in MODES and in WEIGHTS. row_numbers: [R, L, P].
+row_seed: [R]. row_steered: [R] whether row_steering, [R, L, E], is to be read.
+assignments: [L, E] counts of (token, expert), added to.
+"""
+
+
+def _checksum() -> int:
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), *sorted((here / "modes").glob("*.py"))]
+    return zlib.crc32(b"".join(file.read_bytes() for file in files))
+
+
+route = _compile(_checksum())

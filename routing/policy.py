@@ -1,20 +1,30 @@
 """What a request may ask of the router: one frozen `Policy`, parsed and checked here.
 
-Owns the names, ranges and defaults of the `routing` field. Knows nothing of HTTP,
-tensors or vLLM.
+Owns the keys of the `routing` field; the parameters of each mode are the mode's own.
+Knows nothing of HTTP, tensors or vLLM.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-MODES: Final = ("top_k", "sample")
+from routing.modes import MODES
+from routing.modes.mode import Mode, Parameter
+from routing.rule import WEIGHTS
+from routing.spec import RouterSpec
+
 SCOPES: Final = ("decode", "all")
+STEERING: Final = ("ban", "force", "bias")
 MAX_SEED: Final = 2**63 - 1
-MAX_TEMPERATURE: Final = 10.0
+MAX_BIAS: Final = 20.0
+
+Number = float | int | str
+Value = Number | tuple[Number, ...]  # the same in every layer, or one per MoE layer
+Steering = dict[int, dict[int, float]]  # layer -> expert -> bias; -inf bans, +inf forces
 
 
 class PolicyError(ValueError):
@@ -33,105 +43,248 @@ def _shown(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class RouterSpec:
-    """The routers of one loaded model.
-
-    layers: decoder layer index, as in the checkpoint, of each of the L MoE layers.
-    num_experts: E, the same in every layer.
-    top_k: K, the model's own number of experts per token.
-    max_top_k: the server's `--max-experts-per-token`; K <= max_top_k <= E.
-    """
-
-    layers: tuple[int, ...]
-    num_experts: int
-    top_k: int
-    max_top_k: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON form; `from_dict` gives the spec back."""
-        return {**asdict(self), "layers": list(self.layers)}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> RouterSpec:
-        """The inverse of `as_dict`."""
-        return cls(**{**fields, "layers": tuple(fields["layers"])})
-
-
-@dataclass(frozen=True, slots=True)
 class Policy:
     """A resolved routing policy: nothing left to default.
 
-    temperature: one number for every layer, or one per MoE layer in order; unused and
-    0.0 in mode `top_k`. seed: None where no noise is drawn and none was given.
+    values: of the mode's parameters, in their order. seed: None where no noise is drawn
+    and none was given. steering: as the request gave it, {"ban": {layer: [expert, ...]}, ...}.
     """
 
     mode: str
-    top_k: int
-    temperature: float | tuple[float, ...]
+    values: tuple[Value, ...]
     seed: int | None
     scope: str
+    weights: str = "model"
+    steering: Mapping[str, Any] | None = None
+
+    def __getitem__(self, name: str) -> Value:
+        """The value of a parameter of the mode."""
+        names = [parameter.name for parameter in MODES[self.mode].parameters]
+        return self.values[names.index(name)]
 
     def draws_noise(self) -> bool:
         """True if any layer's selection depends on the seed."""
-        if self.mode != "sample":
-            return False
-        temperature = self.temperature
-        return any(temperature) if isinstance(temperature, tuple) else temperature > 0
+        mode = MODES[self.mode]
+        if not mode.draws_noise or "temperature" not in [p.name for p in mode.parameters]:
+            return mode.draws_noise
+        temperature = self["temperature"]
+        return any(temperature) if isinstance(temperature, tuple) else bool(temperature)
 
     def is_stock(self, spec: RouterSpec) -> bool:
         """True if every token is routed exactly as stock vLLM routes it."""
-        return self.top_k == spec.top_k and not self.draws_noise()
+        return (
+            self.mode in ("top_k", "sample")
+            and self["top_k"] == spec.top_k
+            and not self.draws_noise()
+            and self.weights == "model"
+            and not self.steering
+        )
 
-    def temperatures(self, num_layers: int) -> tuple[float, ...]:
-        """[L] one temperature per MoE layer."""
-        if isinstance(self.temperature, tuple):
-            return self.temperature
-        return (self.temperature,) * num_layers
+    def numbers(self, num_layers: int) -> list[list[float]]:
+        """[L][P] every layer's value of each parameter; a choice as its index."""
+        parameters = MODES[self.mode].parameters
+        rows = []
+        for layer in range(num_layers):
+            row = [v[layer] if isinstance(v, tuple) else v for v in self.values]
+            rows.append([_index(p, v) for p, v in zip(parameters, row, strict=True)])
+        return rows
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form echoed to the client; `parse_policy` of it gives the policy back."""
-        out: dict[str, Any] = {"mode": self.mode, "top_k": self.top_k}
-        if self.mode == "sample":
-            t = self.temperature
-            out["temperature"] = list(t) if isinstance(t, tuple) else t
+        out: dict[str, Any] = {"mode": self.mode}
+        for parameter, value in zip(MODES[self.mode].parameters, self.values, strict=True):
+            out[parameter.name] = list(value) if isinstance(value, tuple) else value
         if self.seed is not None:
             out["seed"] = self.seed
         out["scope"] = self.scope
-        return out
+        if self.weights != "model":
+            out["weights"] = self.weights
+        return {**out, **(self.steering or {})}
 
 
-def parse_policy(raw: object, spec: RouterSpec) -> Policy:
+def _index(parameter: Parameter, value: Number) -> float:
+    return parameter.choices.index(value) if isinstance(value, str) else value
+
+
+def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) -> Policy:
     """Check a `routing` object against the model and fill in every default.
 
     A seed is drawn where the policy needs one and none is given.
+    allow_steering: whether `ban`, `force` and `bias` are accepted. Banning experts can strip
+    a model's refusals (SteerMoE, arXiv 2509.09660), so a server's operator decides.
     Raises PolicyError for an unknown key, a wrong type or a value out of range.
     """
     if not isinstance(raw, Mapping):
         raise PolicyError("routing", raw, "an object such as {'mode': 'sample', 'seed': 7}")
-    known = ("mode", "top_k", "temperature", "seed", "scope")
-    for key in raw:
-        if key not in known:
-            accepted = f"one of the keys {', '.join(known)}"
-            raise PolicyError("routing", key, accepted)
     # An explicit null means what leaving the key out means, as in the OpenAI API.
     given = {key: value for key, value in raw.items() if value is not None}
+    mode = MODES[_choice("mode", given.get("mode", "top_k"), tuple(MODES))]
+    own = [parameter.name for parameter in mode.parameters]
+    known = ("mode", *own, "seed", "scope", "weights", *STEERING)
+    for key in raw:
+        if key not in known:
+            others = [m.name for m in MODES.values() if key in [p.name for p in m.parameters]]
+            if others:
+                accepted = f"left out in mode '{mode.name}'; it belongs to {', '.join(others)}"
+                raise PolicyError(f"routing.{key}", raw[key], accepted)
+            raise PolicyError("routing", key, f"one of the keys {', '.join(known)}")
 
-    mode = _choice("mode", given.get("mode", "top_k"), MODES)
-    if mode != "sample" and "temperature" in given:
-        raise PolicyError("routing.temperature", given["temperature"], f"left out in mode '{mode}'")
-    top_k = _integer("top_k", given.get("top_k", spec.top_k), 1, spec.max_top_k)
+    for key in STEERING:
+        if key in given and not allow_steering:
+            accepted = "left out: this server takes no steering (--allow-request-steering)"
+            raise PolicyError(f"routing.{key}", given[key], accepted)
+    values = _values(mode, given, spec)
     seed = _integer("seed", given["seed"], 0, MAX_SEED) if "seed" in given else None
-    scope = _choice("scope", given.get("scope", "decode"), SCOPES)
-    temperature: float | tuple[float, ...] = 0.0
-    if mode == "sample":
-        temperature = _temperature(given.get("temperature", 1.0), len(spec.layers))
-    policy = Policy(mode, top_k, temperature, seed, scope)
-    if mode == "sample" and seed is None:
-        policy = Policy(mode, top_k, temperature, secrets.randbelow(MAX_SEED + 1), scope)
+    policy = Policy(
+        mode.name,
+        values,
+        seed,
+        _choice("scope", given.get("scope", "decode"), SCOPES),
+        _choice("weights", given.get("weights", "model"), WEIGHTS),
+        _steering(given, mode, values, spec),
+    )
+    if mode.draws_noise and seed is None:
+        policy = replace(policy, seed=secrets.randbelow(MAX_SEED + 1))
     return policy
 
 
-def _choice(key: str, value: object, accepted: tuple[str, ...]) -> str:
+def _values(mode: Mode, given: Mapping[str, object], spec: RouterSpec) -> tuple[Value, ...]:
+    """Every parameter of the mode, layer by layer, since ranges and defaults may depend."""
+    num_layers = len(spec.layers)
+    rows: list[dict[str, Any]] = [{} for _ in range(num_layers)]
+    for parameter in mode.parameters:
+        asked = given.get(parameter.name)
+        listed = isinstance(asked, list | tuple)
+        if isinstance(asked, list | tuple) and len(asked) != num_layers:
+            accepted = f"a value, or a list of {num_layers} values, one per MoE layer"
+            raise PolicyError(f"routing.{parameter.name}", asked, accepted)
+        for layer, row in enumerate(rows):
+            name = f"{parameter.name}[{layer}]" if listed else parameter.name
+            value = asked[layer] if isinstance(asked, list | tuple) else asked
+            row[parameter.name] = _value(name, value, parameter, row, spec)
+    columns = [tuple(row[parameter.name] for row in rows) for parameter in mode.parameters]
+    return tuple(column[0] if len(set(column)) == 1 else column for column in columns)
+
+
+def _value(
+    name: str, value: object, parameter: Parameter, row: Mapping[str, Any], spec: RouterSpec
+) -> Number:
+    def resolved(bound: float | str) -> float:
+        if not isinstance(bound, str):
+            return bound
+        return float(row[bound]) if bound in row else float(getattr(spec, bound))
+
+    if value is None:
+        default = parameter.default
+        number = default(spec, row) if callable(default) else resolved(default)
+        if parameter.choices:
+            return parameter.choices[int(number)]
+        # A default never leaves the range that the request's other numbers leave it.
+        number = min(max(number, resolved(parameter.low)), resolved(parameter.high))
+        return int(number) if parameter.integer else float(number)
+    if parameter.choices:
+        return _choice(name, value, parameter.choices)
+    low, high = resolved(parameter.low), resolved(parameter.high)
+    if parameter.integer:
+        return _integer(name, value, int(low), int(high))
+    return _number(name, value, low, high, low_excluded=parameter.low_excluded)
+
+
+def _steering(
+    given: Mapping[str, object], mode: Mode, values: tuple[Value, ...], spec: RouterSpec
+) -> dict[str, Any] | None:
+    """`ban`, `force` and `bias`, checked: enough experts stay open, none is both."""
+    asked = {key: given[key] for key in STEERING if key in given}
+    if not asked:
+        return None
+    by_layer = steering_by_layer(asked, spec)
+    names = [parameter.name for parameter in mode.parameters]
+    for row, layer in enumerate(spec.layers):
+        numbers: dict[str, Any] = {
+            name: value[row] if isinstance(value, tuple) else value
+            for name, value in zip(names, values, strict=True)
+        }
+        chosen = by_layer.get(layer, {}).values()
+        banned, forced = sum(v == -math.inf for v in chosen), sum(v == math.inf for v in chosen)
+        most = int(numbers.get(mode.most, spec.max_top_k))
+        least = int(numbers.get(mode.least, 1))
+        if banned > spec.num_experts - most:
+            accepted = f"at most {spec.num_experts - most} of layer {layer}'s experts"
+            raise PolicyError("routing.ban", banned, accepted)
+        if forced > least:
+            raise PolicyError(
+                "routing.force", forced, f"at most {least} of layer {layer}'s experts"
+            )
+    return asked
+
+
+def steering_by_layer(asked: Mapping[str, Any], spec: RouterSpec) -> Steering:
+    """What steering adds to the logits of the choice; -inf bans, +inf forces.
+
+    asked: {"ban": {layer: [expert, ...]}, "force": the same, "bias": {layer: {expert: number}}};
+    a layer is a decoder layer's index, or "*" for every MoE layer; in JSON, keys are strings.
+    Raises PolicyError.
+    """
+    found: Steering = {}
+    for key in STEERING:
+        for name, layers, experts in _steered_layers(key, asked.get(key, {}), spec):
+            if key == "bias":
+                if not isinstance(experts, Mapping):
+                    raise PolicyError(name, experts, "an object {expert: number}")
+                numbers = {
+                    _expert(name, e, spec): _number(f"{name[8:]}.{e}", number, -MAX_BIAS, MAX_BIAS)
+                    for e, number in experts.items()
+                }
+            else:
+                if not isinstance(experts, list | tuple):
+                    raise PolicyError(name, experts, "a list of experts")
+                infinity = -math.inf if key == "ban" else math.inf
+                numbers = {_expert(name, e, spec): infinity for e in experts}
+            for layer in layers:
+                known = found.setdefault(layer, {})
+                for expert in numbers.keys() & known.keys():
+                    if math.isinf(known[expert]) and known[expert] != numbers[expert]:
+                        raise PolicyError(name, expert, "an expert not steered otherwise too")
+                known.update(numbers)
+    return found
+
+
+def _steered_layers(
+    key: str, asked: object, spec: RouterSpec
+) -> Iterator[tuple[str, tuple[int, ...], object]]:
+    if not isinstance(asked, Mapping):
+        raise PolicyError(f"routing.{key}", asked, "an object {layer: experts}")
+    for layer, experts in asked.items():
+        if layer == "*":
+            yield f"routing.{key}.*", spec.layers, experts
+            continue
+        number = _whole(layer)
+        if number not in spec.layers:
+            accepted = f"an MoE layer ({_span(spec.layers)}) or '*'"
+            raise PolicyError(f"routing.{key}", layer, accepted)
+        yield f"routing.{key}.{number}", (number,), experts
+
+
+def _expert(name: str, value: object, spec: RouterSpec) -> int:
+    number = _whole(value)
+    if number is None or number >= spec.num_experts:
+        raise PolicyError(name, value, f"experts from 0 to {spec.num_experts - 1}")
+    return number
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, also as the string that a JSON key must be; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    return value if type(value) is int and value >= 0 else None
+
+
+def _span(layers: tuple[int, ...]) -> str:
+    consecutive = layers == tuple(range(layers[0], layers[-1] + 1))
+    return f"{layers[0]} to {layers[-1]}" if consecutive else ", ".join(map(str, layers))
+
+
+def _choice(key: str, value: object, accepted: Sequence[str]) -> str:
     if isinstance(value, str) and value in accepted:
         return value
     raise PolicyError(f"routing.{key}", value, " or ".join(f"'{a}'" for a in accepted))
@@ -143,21 +296,13 @@ def _integer(key: str, value: object, low: int, high: int) -> int:
     raise PolicyError(f"routing.{key}", value, f"an integer from {low} to {high}")
 
 
-def _temperature(value: object, num_layers: int) -> float | tuple[float, ...]:
-    if isinstance(value, list | tuple):
-        if len(value) != num_layers:
-            accepted = f"a number, or a list of {num_layers} numbers, one per MoE layer"
-            raise PolicyError("routing.temperature", value, accepted)
-        numbers = tuple(_number(f"temperature[{i}]", v) for i, v in enumerate(value))
-        return numbers[0] if len(set(numbers)) == 1 else numbers
-    return _number("temperature", value)
-
-
-def _number(key: str, value: object) -> float:
-    accepted = f"a number from 0 to {MAX_TEMPERATURE:g}"
+def _number(
+    key: str, value: object, low: float, high: float, *, low_excluded: bool = False
+) -> float:
+    accepted = f"a number {'above' if low_excluded else 'from'} {low:g} to {high:g}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise PolicyError(f"routing.{key}", value, accepted)
-    if not 0 <= value <= MAX_TEMPERATURE:  # NaN is in no range
+    if not low <= value <= high or (low_excluded and value == low):  # NaN is in no range
         raise PolicyError(f"routing.{key}", value, accepted)
     return float(value)
 

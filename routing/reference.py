@@ -1,45 +1,55 @@
-"""The selection of experts for one token, slow and obvious: the oracle of every test.
-
-Adding temperature x Gumbel noise to the logits and keeping the k largest draws k experts
-without replacement from softmax(logits / temperature), in order (Plackett-Luce; Kool et
-al., "Stochastic beams and where to find them", ICML 2019, arXiv 1903.06059).
-"""
+"""The whole way of one token through one layer's router, slow and obvious: the oracle."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from routing.choice import Token
+from routing.modes import MODES
+from routing.modes.mode import Numbers
 from routing.noise import gumbel
+from routing.rule import Floats, Ids, RouterRule, clamp, model_weights, open_experts, share
 
 
 def select_experts(
-    router_logits: npt.NDArray[np.float32],
-    top_k: int,
+    router_logits: npt.NDArray[np.floating],
+    mode: str,
+    numbers: Numbers,
     *,
-    temperature: float,
-    seed: int,
-    layer: int,
-    position: int,
-    renormalize: bool,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Choose `top_k` experts for one token of a softmax router.
+    rule: RouterRule,
+    native_top_k: int,
+    seed: int = 0,
+    layer: int = 0,
+    position: int = 0,
+    steering: Floats | None = None,
+    weights: str = "model",
+) -> tuple[Floats, Ids]:
+    """Choose and weigh the experts of one token.
 
-    router_logits: [E], clean; NaN and -inf count as the lowest finite float32, +inf as
-    the highest. layer: decoder layer index; position: absolute, from 0.
-    Returns topk_weights [K] and topk_ids [K], best noisy logit first; equal values keep
-    the lower expert id. Weights come from the clean logits: their softmax over all
-    experts, divided by the chosen ones' sum where `renormalize`.
+    router_logits: [E], clean. numbers: this layer's value of each parameter of the mode.
+    layer: decoder layer index; position: absolute, from 0.
+    steering: [E] added to the logits of the choice; -inf bans, +inf forces. None for none.
+    weights: `model`, the model's own rule on the chosen ones' clean logits; `renormalize`,
+        those divided by their sum; `preserve_mass`, those scaled to the sum that the
+        model's own choice would have.
+    Returns topk_weights and topk_ids, both [k], best first.
     """
-    lowest, highest = float(np.finfo(np.float32).min), float(np.finfo(np.float32).max)
-    clean = np.nan_to_num(
-        router_logits.astype(np.float64), nan=lowest, posinf=highest, neginf=lowest
-    )
-    noisy = clean
-    if temperature > 0:
-        noisy = clean + float(np.float32(temperature)) * gumbel(seed, layer, position, clean.size)
-    topk_ids = np.argsort(-noisy, kind="stable")[:top_k]
-    exponentials = np.exp(clean - clean.max())
-    topk_weights = exponentials[topk_ids]
-    total = topk_weights.sum() if renormalize else exponentials.sum()
-    return topk_weights / total, topk_ids
+    z = clamp(router_logits)
+    steer = np.zeros(z.size) if steering is None else steering
+    banned, forced = np.isneginf(steer), np.isposinf(steer)
+    bias = np.where(np.isfinite(steer), steer, 0.0)
+    gate = np.where(open_experts(rule, z, banned), 0.0, -np.inf)
+    gate[forced] = np.inf
+    noise = gumbel(seed, layer, position, z.size)
+    token = Token(z + bias, noise, gate, rule, native_top_k)
+    ids = MODES[mode].select(token, numbers)
+
+    topk_weights = model_weights(rule, z, ids)
+    if weights == "renormalize":
+        topk_weights = share(topk_weights) * rule.scaling_factor
+    if weights == "preserve_mass":
+        own_gate = np.where(open_experts(rule, z, np.zeros(z.size, bool)), 0.0, -np.inf)
+        own = Token(z, noise, own_gate, rule, native_top_k).best(z, native_top_k)
+        topk_weights = share(topk_weights) * model_weights(rule, z, own).sum()
+    return topk_weights, ids

@@ -8,13 +8,16 @@ rewritten only when another request takes the place.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from routing.policy import MODES, Policy, RouterSpec, derive_seed, parse_policy
+from routing.modes import MAX_PARAMETERS, MODES
+from routing.policy import Policy, derive_seed, parse_policy, steering_by_layer
+from routing.rule import NUMBERS, WEIGHTS, RouterRule, as_numbers
+from routing.spec import RouterSpec
 
 PHASES: Final = ("prefill", "decode")
 
@@ -40,8 +43,7 @@ class RoutedRequest:
         choice = asked.pop("choice", 0)
         policy = parse_policy(asked, spec)
         if policy.seed is not None:
-            asked["seed"] = derive_seed(policy.seed, choice)
-            policy = parse_policy(asked, spec)
+            policy = replace(policy, seed=derive_seed(policy.seed, choice))
         return cls(policy, num_prompt_tokens)
 
 
@@ -50,44 +52,57 @@ _STOCK = RoutedRequest(None, 0)
 
 @dataclass(slots=True)
 class StepState:
-    """Per-token and per-row inputs of the kernel, and the counts it adds to.
+    """Per-token, per-row and per-layer inputs of the kernel, and the counts it adds to.
 
-    T = max_num_tokens, R = max_num_seqs, L = MoE layers, E = experts.
-    num_tokens: [1] tokens of the step that are not padding; 0 outside a step, so that
-    warm-up and profiling runs are neither steered nor counted.
-    any_policy: True if a token of this step follows a policy.
+    The arrays are named and shaped as `routing.kernel.route` takes them, with
+    T = max_num_tokens and R = max_num_seqs. rules: one per MoE layer.
+    num_tokens is 0 outside a step, so that warm-up and profiling runs are neither steered
+    nor counted. any_policy: True if a token of this step follows a policy.
     """
 
     spec: RouterSpec
+    rules: Sequence[RouterRule]
     max_num_tokens: int
     max_num_seqs: int
     any_policy: bool = field(init=False, default=False)
+    layers: npt.NDArray[np.int64] = field(init=False)
+    rule_numbers: npt.NDArray[np.float64] = field(init=False)
+    rule_correction_bias: npt.NDArray[np.float64] = field(init=False)
     num_tokens: npt.NDArray[np.int64] = field(init=False)
     token_row: npt.NDArray[np.int32] = field(init=False)
     token_position: npt.NDArray[np.int64] = field(init=False)
-    row_top_k: npt.NDArray[np.int64] = field(init=False)
-    row_temperature: npt.NDArray[np.float32] = field(init=False)
+    row_mode: npt.NDArray[np.int64] = field(init=False)
+    row_weights: npt.NDArray[np.int64] = field(init=False)
+    row_numbers: npt.NDArray[np.float64] = field(init=False)
     row_seed: npt.NDArray[np.uint64] = field(init=False)
+    row_steered: npt.NDArray[np.bool_] = field(init=False)
+    row_steering: npt.NDArray[np.float32] = field(init=False)
     assignments: npt.NDArray[np.int64] = field(init=False)
     routed_tokens: npt.NDArray[np.int64] = field(init=False)
     _row_request: list[RoutedRequest] = field(init=False)
-    _row_mode: npt.NDArray[np.int64] = field(init=False)
     _row_first_policy_position: npt.NDArray[np.int64] = field(init=False)
     _row_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
         num_tokens, num_rows = self.max_num_tokens, self.max_num_seqs
-        num_layers = len(self.spec.layers)
+        num_layers, num_experts = len(self.spec.layers), self.spec.num_experts
+        self.layers = np.array(self.spec.layers, np.int64)
+        self.rule_numbers = np.zeros((num_layers, NUMBERS))
+        self.rule_correction_bias = np.zeros((num_layers, num_experts))
+        for row, rule in enumerate(self.rules):
+            self.rule_numbers[row], self.rule_correction_bias[row] = as_numbers(rule, num_experts)
         self.num_tokens = np.zeros(1, np.int64)
         self.token_row = np.full(num_tokens, -1, np.int32)
         self.token_position = np.zeros(num_tokens, np.int64)
-        self.row_top_k = np.full(num_rows, self.spec.top_k, np.int64)
-        self.row_temperature = np.zeros((num_rows, num_layers), np.float32)
+        self.row_mode = np.zeros(num_rows, np.int64)
+        self.row_weights = np.zeros(num_rows, np.int64)
+        self.row_numbers = np.zeros((num_rows, num_layers, MAX_PARAMETERS))
         self.row_seed = np.zeros(num_rows, np.uint64)
-        self.assignments = np.zeros((num_layers, self.spec.num_experts), np.int64)
+        self.row_steered = np.zeros(num_rows, np.bool_)
+        self.row_steering = np.zeros((num_rows, num_layers, num_experts), np.float32)
+        self.assignments = np.zeros((num_layers, num_experts), np.int64)
         self.routed_tokens = np.zeros((len(MODES), len(PHASES)), np.int64)
         self._row_request = [_STOCK] * num_rows
-        self._row_mode = np.zeros(num_rows, np.int64)
         self._row_first_policy_position = np.full(num_rows, np.iinfo(np.int64).max, np.int64)
         self._row_num_prompt_tokens = np.zeros(num_rows, np.int64)
 
@@ -117,10 +132,28 @@ class StepState:
         self.token_row[:num_tokens] = np.where(follows_policy, token_row, -1)
         self.num_tokens[0] = num_tokens
 
-        mode = np.where(follows_policy, self._row_mode[token_row], 0)
+        mode = np.where(follows_policy, self.row_mode[token_row], 0)
         phase = position >= self._row_num_prompt_tokens[token_row]
         counts = np.bincount(mode * len(PHASES) + phase, minlength=self.routed_tokens.size)
         self.routed_tokens += counts.reshape(self.routed_tokens.shape)
+
+    def kernel_arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """What the kernel takes after a layer's own arguments, in its order."""
+        return (
+            self.layers,
+            self.rule_numbers,
+            self.rule_correction_bias,
+            self.num_tokens,
+            self.token_row,
+            self.token_position,
+            self.row_mode,
+            self.row_weights,
+            self.row_numbers,
+            self.row_seed,
+            self.row_steered,
+            self.row_steering,
+            self.assignments,
+        )
 
     def end_step(self) -> None:
         """Forget the step: until the next one, every row is stock and none is counted."""
@@ -136,7 +169,15 @@ class StepState:
             return
         first = 0 if policy.scope == "all" else request.num_prompt_tokens
         self._row_first_policy_position[row] = first
-        self._row_mode[row] = MODES.index(policy.mode)
-        self.row_top_k[row] = policy.top_k
-        self.row_temperature[row] = policy.temperatures(len(self.spec.layers))
+        self.row_mode[row] = list(MODES).index(policy.mode)
+        self.row_weights[row] = WEIGHTS.index(policy.weights)
+        numbers = np.array(policy.numbers(len(self.spec.layers)))
+        self.row_numbers[row, :, : numbers.shape[1]] = numbers
         self.row_seed[row] = policy.seed or 0
+        self.row_steered[row] = policy.steering is not None
+        if policy.steering is not None:
+            self.row_steering[row] = 0
+            steered = steering_by_layer(policy.steering, self.spec)
+            for layer_row, layer in enumerate(self.spec.layers):
+                for expert, bias in steered.get(layer, {}).items():
+                    self.row_steering[row, layer_row, expert] = bias

@@ -137,7 +137,11 @@ async def _answer(
     handler = getattr(state, serving)
     if handler is None:
         raise NotImplementedError(f"The model does not support {raw_request.url.path}")
-    request.resolve_routing(raw_request.headers.get(HEADER), state.galton_router_spec)
+    request.resolve_routing(
+        raw_request.headers.get(HEADER),
+        state.galton_router_spec,
+        allow_steering=state.args.galton_settings.allow_request_steering,
+    )
     answer = await getattr(handler, method)(request, raw_request)
 
     if isinstance(answer, ErrorResponse):

@@ -43,7 +43,10 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     validate_parsed_serve_args(args)
     _refuse_unsupported(args)
 
-    options = engine_options(settings.max_experts_per_token)
+    options = engine_options(
+        settings.max_experts_per_token,
+        allow_request_steering=settings.allow_request_steering,
+    )
     args.worker_cls = options["worker_cls"]
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.logger import init_logger
 
-from routing.policy import RouterSpec
+from routing.spec import RouterSpec
 
 logger = init_logger("vllm.galton")
 

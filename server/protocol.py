@@ -14,31 +14,41 @@ from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from routing.engine import REQUEST_KEY
 from routing.engine.frontend import invalid, resolve
-from routing.policy import (
-    MAX_SEED,
-    MAX_TEMPERATURE,
-    MODES,
-    SCOPES,
-    Policy,
-    PolicyError,
-    RouterSpec,
-    derive_seed,
-    parse_policy,
-)
+from routing.modes import MODES
+from routing.modes.mode import Parameter
+from routing.policy import MAX_SEED, SCOPES, Policy, PolicyError, derive_seed, parse_policy
+from routing.rule import WEIGHTS
+from routing.spec import RouterSpec
 
 HEADER: Final = "x-routing-policy"
 
+
+def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
+    modes = [mode.name for mode in MODES.values() if parameter in mode.parameters]
+    described = {"description": f"{parameter.meaning} (mode {', '.join(modes)})"}
+    if parameter.choices:
+        return {"enum": list(parameter.choices), **described}
+    one: dict[str, Any] = {"type": "integer" if parameter.integer else "number"}
+    for key, bound in (("minimum", parameter.low), ("maximum", parameter.high)):
+        if not isinstance(bound, str):
+            one[key] = bound
+    return {"anyOf": [one, {"type": "array", "items": one}], **described}
+
+
 # For the OpenAPI page; the rules themselves are `parse_policy`'s.
-_NUMBER: Final = {"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE}
+_EXPERTS: Final = {"type": "object", "additionalProperties": {"type": "array"}}
 SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "mode": {"enum": list(MODES), "default": MODES[0]},
-        "top_k": {"type": "integer", "minimum": 1, "description": "experts per token"},
-        "temperature": {"anyOf": [_NUMBER, {"type": "array", "items": _NUMBER}]},
+        "mode": {"enum": list(MODES), "default": "top_k"},
+        **{p.name: _parameter_schema(p) for mode in MODES.values() for p in mode.parameters},
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "scope": {"enum": list(SCOPES), "default": SCOPES[0]},
+        "weights": {"enum": list(WEIGHTS), "default": WEIGHTS[0]},
+        "ban": {**_EXPERTS, "description": "{layer or '*': [expert, ...]}: never these"},
+        "force": {**_EXPERTS, "description": "{layer or '*': [expert, ...]}: always these"},
+        "bias": {"type": "object", "description": "{layer or '*': {expert: added to its logit}}"},
     },
     "examples": [{"mode": "sample", "temperature": 0.7, "seed": 7}],
 }
@@ -55,14 +65,18 @@ class RoutedRequest(BaseModel):
     _policy: Policy = PrivateAttr()
     _spec: RouterSpec = PrivateAttr()
 
-    def resolve_routing(self, header: str | None, spec: RouterSpec) -> None:
+    def resolve_routing(
+        self, header: str | None, spec: RouterSpec, *, allow_steering: bool
+    ) -> None:
         """Settle the policy: the field, else the header, else the model's own routing.
 
         Raises VLLMValidationError, which vLLM answers with a 400.
         """
         try:
             raw = self.routing if self.routing is not None else _from_header(header)
-            self._policy = parse_policy({} if raw is None else raw, spec)
+            self._policy = parse_policy(
+                {} if raw is None else raw, spec, allow_steering=allow_steering
+            )
         except PolicyError as error:
             raise invalid(error) from error
         if REQUEST_KEY in (getattr(self, "vllm_xargs", None) or {}):

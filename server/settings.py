@@ -31,6 +31,12 @@ def _expert_metrics(text: str) -> str:
     return text
 
 
+def _switch(text: str) -> bool:
+    if text.lower() not in ("1", "true", "0", "false"):
+        raise ValueError("1, true, 0 or false")
+    return text.lower() in ("1", "true")
+
+
 def _setting(default: Any, parse: Callable[[str], Any], metavar: str, help_text: str) -> Any:
     return field(default=default, metadata={"parse": parse, "metavar": metavar, "help": help_text})
 
@@ -53,14 +59,23 @@ class Settings:
         "layer, 'off' none, 'auto' full up to 20,000 series, then layer (default: auto)",
     )
 
+    allow_request_steering: bool = _setting(
+        False,
+        _switch,
+        "",
+        "let any request ban, force or bias experts; bans can strip a model's refusals",
+    )
+
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add one flag per setting."""
         for f in fields(cls):
+            takes_value = {"metavar": f.metadata["metavar"]}
+            switch = {"action": "store_const", "const": "true"}
             parser.add_argument(
                 f"--{f.name.replace('_', '-')}",
-                metavar=f.metadata["metavar"],
                 help=f"{f.metadata['help']} [{variable(f.name)}]",
+                **(takes_value if f.metadata["metavar"] else switch),
             )
 
     @classmethod

@@ -29,10 +29,12 @@ def settings(*argv: str, **environ: str) -> Settings:
 
 
 def test_flag_beats_variable_beats_default() -> None:
-    assert settings() == Settings(max_experts_per_token=None, expert_metrics="auto")
+    assert settings() == Settings(None, "auto", allow_request_steering=False)
     environ = {"GALTON_MAX_EXPERTS_PER_TOKEN": "6", "GALTON_EXPERT_METRICS": "off"}
     assert settings(**environ) == Settings(6, "off")
     assert settings("--max-experts-per-token=7", **environ) == Settings(7, "off")
+    assert settings("--allow-request-steering").allow_request_steering
+    assert settings(GALTON_ALLOW_REQUEST_STEERING="1").allow_request_steering
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,17 @@ from routing.policy import (
     MAX_SEED,
     Policy,
     PolicyError,
-    RouterSpec,
     derive_seed,
     parse_policy,
 )
+from routing.spec import RouterSpec
 
 SPEC = RouterSpec(layers=(1, 2, 5), num_experts=16, top_k=4, max_top_k=8)
 
 
 def test_empty_policy_is_the_models_own_routing() -> None:
     policy = parse_policy({}, SPEC)
-    assert policy == Policy("top_k", 4, 0.0, None, "decode")
+    assert policy == Policy("top_k", (4,), None, "decode")
     assert policy.is_stock(SPEC)
     assert not parse_policy({"top_k": 3}, SPEC).is_stock(SPEC)
 
@@ -63,7 +63,7 @@ def test_equal_numbers_in_every_layer_are_one_number() -> None:
 def test_error_names_field_value_and_range() -> None:
     with pytest.raises(PolicyError, match=r"routing\.top_k must be an integer from 1 to 8, got 9"):
         parse_policy({"top_k": 9}, SPEC)
-    with pytest.raises(PolicyError, match=r"a list of 3 numbers, one per MoE layer"):
+    with pytest.raises(PolicyError, match=r"a list of 3 values, one per MoE layer"):
         parse_policy({"mode": "sample", "temperature": [1.0]}, SPEC)
     with pytest.raises(PolicyError, match=r"from 0 to 10, got nan"):
         parse_policy({"mode": "sample", "temperature": float("nan")}, SPEC)

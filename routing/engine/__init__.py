@@ -37,20 +37,27 @@ def register() -> None:
     cache.install()
 
 
-def engine_options(max_experts_per_token: int | None = None) -> dict[str, Any]:
+def engine_options(
+    max_experts_per_token: int | None = None, *, allow_request_steering: bool = False
+) -> dict[str, Any]:
     """Keyword arguments for vLLM's `EngineArgs` or `LLM` that switch Galton on.
 
     max_experts_per_token: the most experts a request may ask for; None means the model's
-    own number. Rides in vLLM's `additional_config`, which reaches every process and is
-    part of the hash of compiled graphs: stock vLLM's cached graphs are never mistaken
-    for Galton's.
+    own number. allow_request_steering: see `parse_policy`.
+    Both ride in vLLM's `additional_config`, which reaches every process and is part of the
+    hash of compiled graphs: stock vLLM's cached graphs are never mistaken for Galton's.
     """
     from vllm.platforms import current_platform
 
     platform = "CPU" if current_platform.is_cpu() else "GPU"
     return {
         "worker_cls": f"routing.engine.worker.Routing{platform}Worker",
-        "additional_config": {CONFIG_KEY: {"max_experts_per_token": max_experts_per_token}},
+        "additional_config": {
+            CONFIG_KEY: {
+                "max_experts_per_token": max_experts_per_token,
+                "allow_request_steering": allow_request_steering,
+            }
+        },
     }
 
 

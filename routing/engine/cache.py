@@ -7,6 +7,7 @@ prompt under `scope: decode` among them, keeps stock's hash and is shared as eve
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,7 @@ def _cache_key(request: Request) -> tuple[int, str | None]:
         else:
             first = 0 if policy["scope"] == "all" else request.num_prompt_tokens
             seed = derive_seed(policy.get("seed") or 0, policy.get("choice", 0))
-            temperature = policy.get("temperature")
-            key = f"{policy['mode']} {policy['top_k']} {temperature} {seed} {first}"
-            cached = (first, key)
+            same = {**policy, "seed": seed, "choice": 0, "scope": first}
+            cached = (first, json.dumps(same, sort_keys=True))
         setattr(request, _ATTRIBUTE, cached)
     return cached

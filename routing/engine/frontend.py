@@ -16,7 +16,8 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
 from routing.engine import REQUEST_KEY, config_of, policy_of, wrap
-from routing.policy import PolicyError, RouterSpec, parse_policy
+from routing.policy import PolicyError, parse_policy
+from routing.spec import RouterSpec
 
 
 def install() -> None:
@@ -25,13 +26,15 @@ def install() -> None:
     wrap(ParentRequest, "_get_child_sampling_params", _child_sampling_params)
 
 
-def resolve(raw: object, spec: RouterSpec, *, choice: int = 0) -> dict[str, Any] | None:
+def resolve(
+    raw: object, spec: RouterSpec, *, choice: int = 0, allow_steering: bool = True
+) -> dict[str, Any] | None:
     """The form in which a policy travels to the workers; None for stock routing.
 
     choice: number of the first choice that this policy serves. A list of prompts starts
     one engine request per prompt; see `derive_seed`.
     """
-    policy = parse_policy(raw, spec)
+    policy = parse_policy(raw, spec, allow_steering=allow_steering)
     if policy.is_stock(spec):
         return None
     return {**policy.as_dict(), "choice": choice}
@@ -63,7 +66,8 @@ def _process_inputs(
             choice = asked.pop("choice", 0)
         if type(choice) is not int or choice < 0:
             raise PolicyError("routing.choice", choice, "an integer from 0")
-        policy = resolve(asked, spec, choice=choice)
+        allowed = config["allow_request_steering"]
+        policy = resolve(asked, spec, choice=choice, allow_steering=allowed)
     except PolicyError as error:
         raise invalid(error) from error
     request = original(self, request_id, prompt, params, *args, **kwargs)

@@ -20,7 +20,8 @@ from vllm.platforms import current_platform
 from vllm.utils.torch_utils import direct_register_custom_op
 
 from routing.kernel import route
-from routing.policy import RouterSpec
+from routing.rule import RouterRule
+from routing.spec import RouterSpec
 from routing.state import StepState
 
 
@@ -48,7 +49,6 @@ class BoundModel:
     """
 
     state: StepState
-    renormalize: tuple[bool, ...]
     heard: list[LayerTrace] | None = None
 
 
@@ -78,15 +78,7 @@ def _galton_route(
         topk_weights.numpy(),
         topk_ids.numpy(),
         layer_row,
-        state.spec.layers[layer_row],
-        bound.renormalize[layer_row],
-        state.num_tokens,
-        state.token_row,
-        state.token_position,
-        state.row_top_k,
-        state.row_temperature,
-        state.row_seed,
-        state.assignments,
+        *state.kernel_arrays(),
     )
     if bound.heard is not None and state.any_policy:
         n = int(state.num_tokens[0])
@@ -180,8 +172,8 @@ def bind_model(
             f"{num_experts} (its experts), got {max_top_k}"
         )
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
-    state = StepState(spec, max_num_tokens, max_num_seqs)
-    _bound = BoundModel(state, tuple(m.router.renormalize for m in layers))
+    rules = [rule_of(m.router) for m in layers]
+    _bound = BoundModel(StepState(spec, rules, max_num_tokens, max_num_seqs))
     for row, layer in enumerate(layers):
         layer.router = PolicyRouter(layer.router, row, max_top_k)
     return _bound
@@ -194,8 +186,41 @@ def _not_controllable(layer: MoERunner) -> str | None:
         return "its expert kernel routes by itself (vLLM's 'monolithic' experts)"
     if not isinstance(router, CPURouter):
         return f"router {type(router).__name__} is not supported"
-    if router.custom_routing_function is not None:
-        return "it uses a custom routing function; only softmax routers are supported so far"
-    if router.use_grouped_topk or router.scoring_func != "softmax":
-        return "it uses grouped or sigmoid routing; only softmax routers are supported so far"
+    if router.scoring_func == "sqrtsoftplus" and router._hash_indices_table is not None:
+        return "a hash of the token chooses its experts"
+    function = router.custom_routing_function
+    if function is not None and function.__qualname__ not in _CUSTOM_RULES:
+        return f"its routing function {function.__qualname__} is not supported"
     return None
+
+
+_CUSTOM_RULES = {
+    "Llama4MoE.custom_routing_function": RouterRule("sigmoid", renormalize=False),
+    "phimoe_routing_function": RouterRule("sparsemixer", renormalize=False),
+}
+
+
+def rule_of(router: CPURouter) -> RouterRule:
+    """What a `CPURouter` does, in the order of the branches of its `_compute_routing`."""
+    bias = router.e_score_correction_bias
+    correction_bias = None if bias is None else tuple(bias.float().tolist())
+    if router.use_grouped_topk:
+        return RouterRule(
+            router.scoring_func,
+            router.renormalize,
+            router.routed_scaling_factor,
+            router.num_expert_group,
+            router.topk_group,
+            correction_bias,
+        )
+    if router.scoring_func == "sqrtsoftplus":
+        return RouterRule(
+            router.scoring_func,
+            router.renormalize,
+            router.routed_scaling_factor,
+            correction_bias=correction_bias,
+        )
+    if router.custom_routing_function is not None:
+        return _CUSTOM_RULES[router.custom_routing_function.__qualname__]
+    # It leaves a correction bias and a scaling factor out here, and so do we.
+    return RouterRule("softmax", router.renormalize)

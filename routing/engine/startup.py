@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from routing.engine import REQUEST_KEY, config_of, frontend
-from routing.policy import RouterSpec
+from routing.spec import RouterSpec
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

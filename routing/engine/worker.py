@@ -18,7 +18,7 @@ from vllm.v1.worker.gpu_worker import Worker
 
 from routing.engine import config_of, policy_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
-from routing.policy import MODES
+from routing.modes import MODES
 from routing.reference import select_experts
 from routing.state import PHASES, RoutedRequest
 
@@ -178,22 +178,23 @@ class _StepV2:
 
 
 def _disagreements(trace: LayerTrace, bound: BoundModel, policy: dict[str, Any]) -> list[str]:
-    layer = bound.state.spec.layers[trace.layer_row]
-    top_k = policy["top_k"]
+    state = bound.state
+    layer, rule = state.spec.layers[trace.layer_row], state.rules[trace.layer_row]
     problems = []
     for token, position in enumerate(trace.token_position.tolist()):
         weights, ids = select_experts(
             trace.router_logits[token],
-            top_k,
-            temperature=policy["temperature"],
+            policy["mode"],
+            policy,
+            rule=rule,
+            native_top_k=state.spec.top_k,
             seed=policy["seed"],
             layer=layer,
             position=position,
-            renormalize=bound.renormalize[trace.layer_row],
         )
-        got = trace.topk_ids[token, :top_k].tolist()
+        got = trace.topk_ids[token, : ids.size].tolist()
         if trace.token_row[token] < 0 or got != ids.tolist():
             problems.append(f"layer {layer}, position {position}: {got}, not {ids.tolist()}")
-        elif not np.allclose(trace.topk_weights[token, :top_k], weights, rtol=1e-5):
+        elif not np.allclose(trace.topk_weights[token, : ids.size], weights, rtol=1e-5):
             problems.append(f"layer {layer}, position {position}: wrong weights")
     return problems

@@ -1,0 +1,158 @@
+"""One token at one layer, as the modes see it, and how the best experts are taken.
+
+Everything between a model's logits and a mode's own idea is here: steering, groups, the
+model's scores. The reference first, then the same, compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from routing.noise import gumbel_into
+from routing.rule import Floats, Ids, RouterRule, scores, selection_scores, to_selection_scores
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token at one layer.
+
+    logits: [E] clean router logits plus the request's bias.
+    gumbel: [E] the token's noise.
+    gate: [E] -inf for an expert that may not be chosen, +inf for one that must be, else 0.
+    rule: the layer's own. native_top_k: the model's own number of experts.
+    """
+
+    logits: Floats
+    gumbel: Floats
+    gate: Floats
+    rule: RouterRule
+    native_top_k: int
+
+    def best(self, logits: Floats, count: int) -> Ids:
+        """The `count` best experts by the model's own scores of `logits`."""
+        return self.largest(selection_scores(self.rule, logits), count)
+
+    def largest(self, values: Floats, count: int) -> Ids:
+        """The `count` experts of largest value, equal ones by lower id; forced ones first.
+
+        Values are compared in float32. Fewer, where fewer may be chosen.
+        """
+        values = np.where(self.gate == 0, values.astype(np.float32), self.gate)
+        order = np.argsort(-values, kind="stable")
+        return order[values[order] > -np.inf][:count]
+
+    def masses(self) -> Floats:
+        """[E] the router's scores; 0 for an expert that may not be chosen."""
+        return np.where(self.gate >= 0, scores(self.rule, self.logits), 0.0)
+
+
+# The same, compiled.
+
+
+class CompiledToken(NamedTuple):
+    """A `Token` with room to work in. Arrays are float64 [E] unless said otherwise.
+
+    gated: whether `gate` holds anything but zeros. work: [4B], scratch: [2, 4B], where 4B
+    is the next multiple of 4. keys: int64 [E], see `set_keys`. ids: int32 [E], where a mode
+    leaves its choice.
+    """
+
+    logits: Any
+    gate: Any
+    gated: Any
+    rule: Any
+    native_top_k: Any
+    seed: Any
+    layer: Any
+    position: Any
+    work: Any
+    scratch: Any
+    keys: Any
+    ids: Any
+
+
+@njit(inline="always", error_model="numpy")
+def best(token, count):  # type: ignore[no-untyped-def]
+    """ids <- `Token.best` of the logits; how many there are."""
+    for e in range(token.logits.shape[0]):
+        token.work[e] = token.logits[e]
+    to_selection_scores(token.work, token.logits.shape[0], token.rule, token.scratch)
+    return largest(token, count)
+
+
+@njit(inline="always", error_model="numpy")
+def noisy_scores(token, temperature):  # type: ignore[no-untyped-def]
+    """work <- selection scores of the logits with temperature x Gumbel noise."""
+    gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
+    for e in range(token.logits.shape[0]):
+        token.work[e] = token.logits[e] + temperature * token.work[e]
+    to_selection_scores(token.work, token.logits.shape[0], token.rule, token.scratch)
+
+
+@njit(inline="always", error_model="numpy")
+def largest(token, count):  # type: ignore[no-untyped-def]
+    """ids <- `Token.largest` of work; how many there are."""
+    rank(token)
+    return take_largest(token.keys, token.ids, count)
+
+
+@njit(inline="always", error_model="numpy")
+def rank(token):  # type: ignore[no-untyped-def]
+    """keys <- the order of work, after bans and forces."""
+    if token.gated:
+        for e in range(token.gate.shape[0]):
+            if token.gate[e] != 0:
+                token.work[e] = token.gate[e]
+    set_keys(token.keys, token.work, token.scratch)
+
+
+_SIGN_TO_ORDER = np.int32(0x7FFFFFFF)
+_LAST = (1 << 31) - 1
+CLOSED = (-0x7F800001 << 32) + _LAST  # no key of a value above -inf is below it
+_HIGHEST_KEY = (1 << 63) - 1
+
+
+@njit(error_model="numpy")
+def set_keys(keys, values, scratch):  # type: ignore[no-untyped-def]
+    """keys <- integers in the order of (float32 value, lower id first).
+
+    The bits of a float32 order as its value does once those of the negative ones are
+    flipped (Herf, "Radix tricks", 2001). One comparison of keys settles value and tie, in
+    vector instructions and without a branch.
+    """
+    rounded = scratch[0].view(np.float32)
+    bits = rounded.view(np.int32)
+    for e in range(keys.shape[0]):
+        rounded[e] = np.float32(values[e]) + np.float32(0.0)  # -0 becomes 0
+    for e in range(keys.shape[0]):
+        ordered = bits[e] ^ ((bits[e] >> np.int32(31)) & _SIGN_TO_ORDER)
+        keys[e] = (np.int64(ordered) << np.int64(32)) | np.int64(_LAST - e)
+
+
+@njit(error_model="numpy")
+def take_largest(keys, ids, count):  # type: ignore[no-untyped-def]
+    """ids <- experts of the `count` largest keys, largest first; how many are not closed.
+
+    One pass for each, without a branch: on random logits a branch is mispredicted about
+    `count` ln(E / `count`) times, which costs more.
+    """
+    found = np.int64(_HIGHEST_KEY)
+    for slot in range(count):
+        bound, found = found, np.int64(CLOSED)
+        for e in range(keys.shape[0]):
+            key = keys[e] if keys[e] < bound else np.int64(CLOSED)
+            found = key if key > found else found
+        if found == CLOSED:
+            return slot
+        ids[slot] = np.int32(_LAST - (found & np.int64(_LAST)))
+    return count
+
+
+@njit(error_model="numpy")
+def key_above_all(place, expert):  # type: ignore[no-untyped-def]
+    """A key above every number's, for the expert to be taken as number `place`."""
+    return (np.int64(0x7FFFFFFE - place) << np.int64(32)) | np.int64(_LAST - expert)

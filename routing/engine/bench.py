@@ -1,0 +1,100 @@
+"""The kernel's cost beside the torch operations it stands for: `python -m routing.engine.bench`.
+
+One layer's router call. `stock` is vLLM's own CPU code, softmax and top-k of bfloat16
+logits; ours is the compiled kernel on float32 logits. Alternating, the median and the
+spread of `--repeats` blocks; ratios are ours / stock, block by block.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from vllm.model_executor.layers.fused_moe.router.cpu_router import _softmax_topk
+
+from routing.kernel import route
+from routing.rule import RouterRule
+from routing.spec import RouterSpec
+from routing.state import RoutedRequest, StepState
+
+TOP_K = 8
+MODES = ("top_k", "sample", "head_sample", "top_p", "uniform")
+
+
+def _ours(mode: str, logits: torch.Tensor) -> Callable[[], object]:
+    num_tokens, num_experts = logits.shape
+    spec = RouterSpec((0,), num_experts, TOP_K, TOP_K)
+    state = StepState(spec, [RouterRule()], num_tokens, 1)
+    # top_k with 7 experts: 8 would be stock's own and only be copied.
+    routing = {"mode": mode, "scope": "all", **({"top_k": 7} if mode == "top_k" else {})}
+    state.begin_step([RoutedRequest.of(routing, 0, spec)], np.array([num_tokens]), np.array([0]))
+    stock_weights, stock_ids = _softmax_topk(logits, TOP_K, True)
+    weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
+    float_logits = logits.float()
+    arrays = state.kernel_arrays()
+
+    def call() -> None:
+        route(
+            float_logits.numpy(),
+            stock_weights.numpy(),
+            stock_ids.numpy(),
+            weights.numpy(),
+            ids.numpy(),
+            0,
+            *arrays,
+        )
+
+    return call
+
+
+def _microseconds(call: Callable[[], object], seconds: float) -> float:
+    call()
+    started, calls = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        for _ in range(10):
+            call()
+        calls += 10
+    return (time.perf_counter() - started) / calls * 1e6
+
+
+def main() -> None:
+    """Print one Markdown row per shape and mode."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=0.05, help="per block")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    generator = torch.Generator().manual_seed(0)
+    print(f"{platform.processor() or platform.machine()}, {args.threads} thread(s), top-{TOP_K}\n")
+    print("| mode | experts | tokens | stock µs | ours µs | ratio | ratio min to max |")
+    print("|---|---|---|---|---|---|---|")
+    for num_experts in (64, 128):
+        for num_tokens in (1, 8, 32, 256, 2048):
+            logits = torch.randn(num_tokens, num_experts, generator=generator).bfloat16()
+            for mode in MODES:
+                ours = _ours(mode, logits)
+                pairs = [
+                    (
+                        _microseconds(partial(_softmax_topk, logits, TOP_K, True), args.seconds),
+                        _microseconds(ours, args.seconds),
+                    )
+                    for _ in range(args.repeats)
+                ]
+                ratios = [mine / theirs for theirs, mine in pairs]
+                stock, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
+                print(
+                    f"| {mode} | {num_experts} | {num_tokens} | {stock:.1f} | {mine:.1f} | "
+                    f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Every mode on every router family, compiled kernel against reference, on hostile logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routing.modes import MODES
+from routing.policy import PolicyError, parse_policy, steering_by_layer
+from routing.reference import select_experts
+from routing.rule import WEIGHTS, RouterRule
+from routing.spec import RouterSpec
+from tests.kernels import run, step
+
+SPECIALS = [0.0, -0.0, 1.0, 1e-30, 1e4, -1e4, 3e38, float("inf"), float("-inf"), float("nan")]
+
+
+@st.composite
+def rules(draw: st.DrawFn, num_experts: int) -> RouterRule:
+    scoring = draw(st.sampled_from(["softmax", "sigmoid", "sqrtsoftplus", "sparsemixer"]))
+    groups = draw(st.sampled_from([g for g in (1, 2, 4) if num_experts % g == 0]))
+    bias = None
+    if draw(st.booleans()) and scoring != "sparsemixer":
+        numbers = st.floats(-1, 1, width=32)
+        bias = tuple(draw(st.lists(numbers, min_size=num_experts, max_size=num_experts)))
+    return RouterRule(
+        scoring,
+        draw(st.booleans()) and scoring != "sparsemixer",
+        draw(st.sampled_from([1.0, 2.5])) if scoring != "sparsemixer" else 1.0,
+        groups,
+        draw(st.integers(1, groups)),
+        bias,
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn, spec: RouterSpec) -> dict[str, Any]:
+    """A valid request for one of the modes."""
+    mode = draw(st.sampled_from(list(MODES)))
+    k = st.integers(1, spec.max_top_k)
+    temperature = st.sampled_from([0, 1e-3, 1, 10])
+    top_k = draw(k)
+    own: dict[str, Any] = {
+        "top_k": {"top_k": top_k},
+        "sample": {"top_k": top_k, "temperature": draw(temperature)},
+        "top_p": {
+            "top_p": draw(st.sampled_from([0.01, 0.5, 0.9, 1.0])),
+            "max_experts": top_k,
+            "min_experts": draw(st.integers(1, top_k)),
+            "mass": draw(st.sampled_from(["full", "top_k"])),
+        },
+        "head_sample": {
+            "top_k": top_k,
+            "head": draw(st.integers(0, top_k)),
+            "pool": draw(st.integers(top_k, spec.num_experts)),
+            "temperature": draw(temperature),
+        },
+        "uniform": {"top_k": top_k},
+    }[mode]
+    routing = {"mode": mode, **own, "seed": draw(st.integers(0, 2**63 - 1))}
+    routing["weights"] = draw(st.sampled_from(WEIGHTS))
+    experts = draw(st.permutations(range(spec.num_experts)))
+    if draw(st.booleans()):
+        banned = draw(st.integers(0, spec.num_experts - top_k))
+        forced = banned + draw(st.integers(0, own.get("min_experts", top_k)))
+        routing["ban"] = {"*": experts[:banned]}
+        routing["force"] = {"3": experts[banned:forced]}
+        routing["bias"] = {"3": {str(e): 3.5 for e in experts[forced : forced + 2]}}
+    return routing
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data())
+def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
+    data: st.DataObject,
+) -> None:
+    num_experts = data.draw(st.sampled_from([2, 4, 7, 8, 16, 60, 64]))
+    native = data.draw(st.integers(1, min(8, num_experts)))
+    most = data.draw(st.integers(native, min(16, num_experts)))
+    spec = RouterSpec((0, 3), num_experts, native, most)
+    rule = data.draw(rules(num_experts))
+    routing = data.draw(policies(spec))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    logits = rng.normal(0, data.draw(st.sampled_from([0.01, 1, 8])), (6, num_experts))
+    logits[3:5] = rng.integers(-1, 2, (2, num_experts))  # ties
+    logits[5] = rng.choice(SPECIALS, num_experts)
+    logits = logits.astype(np.float32)
+
+    policy = parse_policy(routing, spec)
+    numbers = dict(
+        zip(
+            [p.name for p in MODES[policy.mode].parameters],
+            policy.numbers(2)[1],
+            strict=True,
+        )
+    )
+    steering = np.zeros(num_experts)
+    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(3, {}).items():
+        steering[expert] = bias
+    state = step(spec, routing, len(logits), rule)
+    weights, ids = run(state, logits, layer_row=1)
+    for position, row in enumerate(logits):
+        expected_weights, expected_ids = select_experts(
+            row,
+            policy.mode,
+            numbers,
+            rule=rule,
+            native_top_k=native,
+            seed=routing["seed"],
+            layer=3,
+            position=position,
+            steering=steering,
+            weights=policy.weights,
+        )
+        used = expected_ids.size
+        assert ids[position, :used].tolist() == expected_ids.tolist()
+        np.testing.assert_allclose(
+            weights[position, :used], expected_weights, rtol=1e-5, atol=1e-37
+        )
+        assert (weights[position, used:] == 0).all()
+        assert len(set(expected_ids.tolist())) == used
+        assert not np.isneginf(steering[expected_ids]).any()
+        assert set(np.flatnonzero(np.isposinf(steering))) <= set(expected_ids.tolist())
+
+
+SPEC = RouterSpec((0, 3), 16, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("routing", "message"),
+    [
+        ({"ban": {"*": list(range(13))}}, r"routing\.ban must be at most 12 of layer 0's experts"),
+        ({"force": {"3": [1, 2, 3, 4, 5]}}, r"routing\.force must be at most 4 of layer 3's"),
+        ({"ban": {"1": [0]}}, r"routing\.ban must be an MoE layer \(0, 3\) or '\*', got '1'"),
+        ({"ban": {"0": [16]}}, r"routing\.ban\.0 must be experts from 0 to 15, got 16"),
+        ({"ban": {"0": [1]}, "force": {"*": [1]}}, r"an expert not steered otherwise too, got 1"),
+        ({"bias": {"0": {"1": 21}}}, r"routing\.bias\.0\.1 must be a number from -20 to 20"),
+        ({"ban": [1]}, r"routing\.ban must be an object \{layer: experts\}"),
+        ({"mode": "top_p", "top_p": 0}, r"routing\.top_p must be a number above 0 to 1, got 0"),
+        ({"mode": "top_p", "max_experts": 3, "min_experts": 4}, r"min_experts .* from 1 to 3"),
+        ({"mode": "head_sample", "head": 5}, r"routing\.head must be an integer from 0 to 4"),
+        ({"mode": "head_sample", "pool": 3}, r"routing\.pool must be an integer from 4 to 16"),
+        ({"mode": "top_p", "mass": "half"}, r"routing\.mass must be 'full' or 'top_k'"),
+        ({"weights": "none"}, r"routing\.weights must be 'model' or 'renormalize' or"),
+        ({"head": 1}, r"routing\.head must be left out in mode 'top_k'; it belongs to head_sample"),
+    ],
+)
+def test_what_cannot_be_is_refused(routing: dict[str, Any], message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        parse_policy(routing, SPEC)
+
+
+def test_steering_needs_permission() -> None:
+    with pytest.raises(PolicyError, match=r"this server takes no steering"):
+        parse_policy({"ban": {"*": [0]}}, SPEC, allow_steering=False)
