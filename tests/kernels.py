@@ -48,12 +48,17 @@ def run(state: StepState, logits: Floats, *, layer_row: int = 0) -> tuple[Floats
     weights = np.full((len(logits), spec.max_top_k), np.nan, np.float32)
     ids = np.full((len(logits), spec.max_top_k), -1, np.int32)
     stock_weights, stock_ids = stock_choice(logits, spec.top_k)
+    logits = np.ascontiguousarray(logits)
     route(
-        logits,
-        stock_weights,
-        stock_ids,
-        weights,
-        ids,
+        logits.ctypes.data,
+        False,
+        stock_weights.ctypes.data,
+        stock_ids.ctypes.data,
+        weights.ctypes.data,
+        ids.ctypes.data,
+        len(logits),
+        spec.top_k,
+        spec.max_top_k,
         layer_row,
         *state.kernel_arrays(),
     )

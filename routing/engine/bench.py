@@ -1,7 +1,7 @@
 """The kernel's cost beside the torch operations it stands for: `python -m routing.engine.bench`.
 
 One layer's router call. `stock` is vLLM's own CPU code, softmax and top-k of bfloat16
-logits; ours is the compiled kernel on float32 logits. Alternating, the median and the
+logits; ours is the compiled kernel on the same. Alternating, the median and the
 spread of `--repeats` blocks; ratios are ours / stock, block by block.
 """
 
@@ -36,16 +36,19 @@ def _ours(mode: str, logits: torch.Tensor) -> Callable[[], object]:
     state.begin_step([RoutedRequest.of(routing, 0, spec)], np.array([num_tokens]), np.array([0]))
     stock_weights, stock_ids = _softmax_topk(logits, TOP_K, True)
     weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
-    float_logits = logits.float()
     arrays = state.kernel_arrays()
 
     def call() -> None:
         route(
-            float_logits.numpy(),
-            stock_weights.numpy(),
-            stock_ids.numpy(),
-            weights.numpy(),
-            ids.numpy(),
+            logits.data_ptr(),
+            True,
+            stock_weights.data_ptr(),
+            stock_ids.data_ptr(),
+            weights.data_ptr(),
+            ids.data_ptr(),
+            num_tokens,
+            TOP_K,
+            TOP_K,
             0,
             *arrays,
         )

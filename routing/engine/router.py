@@ -69,14 +69,19 @@ def _galton_route(
     num_tokens = stock_ids.shape[0]
     topk_weights = stock_weights.new_empty((num_tokens, num_slots))
     topk_ids = stock_ids.new_empty((num_tokens, num_slots))
-    # The logits are read only where a policy asks for it; bfloat16 -> float32 is exact.
-    logits = router_logits.float().contiguous() if state.any_policy else router_logits[:0].float()
+    logits = router_logits.contiguous()
+    if logits.dtype not in (torch.float32, torch.bfloat16):
+        logits = logits.float()
     route(
-        logits.numpy(),
-        stock_weights.numpy(),
-        stock_ids.numpy(),
-        topk_weights.numpy(),
-        topk_ids.numpy(),
+        logits.data_ptr(),
+        logits.dtype is torch.bfloat16,
+        stock_weights.data_ptr(),
+        stock_ids.data_ptr(),
+        topk_weights.data_ptr(),
+        topk_ids.data_ptr(),
+        num_tokens,
+        stock_ids.shape[1],
+        num_slots,
         layer_row,
         *state.kernel_arrays(),
     )
@@ -85,7 +90,7 @@ def _galton_route(
         bound.heard.append(
             LayerTrace(
                 layer_row,
-                logits[:n].numpy().copy(),
+                logits[:n].float().numpy().copy(),
                 state.token_row[:n].copy(),
                 state.token_position[:n].copy(),
                 topk_weights[:n].numpy().copy(),
