@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from routing.noise import gumbel, philox4x32, uniforms
+from routing.noise import gumbel, gumbel_into, philox4x32, philox_words, uniforms
 
 
 # Random123's kat_vectors, "philox4x32 10".
@@ -36,6 +36,8 @@ def test_published_vectors(
     counter: tuple[int, int, int, int], key: tuple[int, int], words: list[int]
 ) -> None:
     assert philox4x32(counter, key) == words
+    compiled = philox_words(*(np.uint64(word) for word in (*counter, *key)))
+    assert [int(word) for word in compiled] == words
 
 
 def test_expert_takes_word_expert_mod_4_of_block_expert_div_4() -> None:
@@ -76,3 +78,13 @@ def test_noise_is_uncorrelated_along(axis: str) -> None:
         second.append(np.roll(noise, 1) if axis == "expert" else gumbel(**there, num_experts=64))
     correlation = np.corrcoef(np.concatenate(first), np.concatenate(second))[0, 1]
     assert abs(correlation) < 4 / math.sqrt(64 * 500)
+
+
+@pytest.mark.parametrize("num_experts", [4, 8, 60, 512])
+def test_compiled_noise_equals_the_reference(num_experts: int) -> None:
+    noise, scratch = np.empty(num_experts), np.empty((2, num_experts))
+    for seed, layer, position in ((0, 0, 0), (2**63 - 1, 1000, 2**31 - 1), (12345, 7, 99)):
+        gumbel_into(noise, scratch, np.uint64(seed), layer, position)
+        # The compiled logarithm is within 1 ulp, taken twice.
+        expected = gumbel(seed, layer, position, num_experts)
+        np.testing.assert_allclose(noise, expected, rtol=1e-13, atol=1e-13)
