@@ -1,15 +1,16 @@
-"""The `galton` command: parse, check the machine, start vLLM's server with Galton in it."""
+"""The `galton` command: start vLLM's server with Galton in it, or describe a checkpoint."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import os
 import sys
 from collections.abc import Sequence
 
 from server import preflight
-from server.settings import SettingError, Settings
+from server.settings import SettingError, Settings, positive_integer
 
 EPILOG = """\
 Every other flag is vLLM's and goes to vLLM unchanged: --host, --port, --api-key, --dtype,
@@ -43,10 +44,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         allow_abbrev=False,
     )
     Settings.add_arguments(serve_parser)
+    inspect_parser = commands.add_parser(
+        "inspect",
+        help="describe a checkpoint: its routers, size and modes",
+        description="Describe MODEL, a directory or a Hugging Face name (default: the bundled "
+        "demo): MoE layers, router rule, parameters, memory, metrics, and which modes apply. "
+        "Reads its configuration only: loads no weights, starts no engine.",
+        allow_abbrev=False,
+    )
+    inspect_parser.add_argument("model", nargs="?", metavar="MODEL")
+    inspect_parser.add_argument("--json", action="store_true", help="print JSON")
+    inspect_parser.add_argument(
+        "--max-experts-per-token",
+        metavar="N",
+        type=positive_integer,
+        help="as for serve: show what requests could then ask for (default: the model's top-k)",
+    )
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"] and any(a.startswith("--help=") for a in arguments):
         return _print_vllm_help(arguments[1:])
     args, vllm_argv = parser.parse_known_args(arguments)
+    if args.command == "inspect":
+        if vllm_argv:
+            inspect_parser.error(f"unrecognized arguments: {' '.join(vllm_argv)}")
+        return inspect(args)
     try:
         serve(Settings.from_args(args), vllm_argv)
     except (SettingError, preflight.CannotStartError) as error:
@@ -73,6 +94,28 @@ def serve(settings: Settings, vllm_argv: Sequence[str]) -> None:
     preflight.check_memory(args.model, args.kv_cache_memory_bytes)
     with quiet_failure():
         uvloop.run(run_server(args))
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Print what is known of a checkpoint; returns the exit status."""
+    from transformers.utils import logging
+
+    from models.checkpoint import CheckpointError, read_checkpoint
+    from models.demo import CHECKPOINT
+    from server.inspection import facts_of, print_table
+
+    logging.set_verbosity_error()
+    try:
+        checkpoint = read_checkpoint(args.model or str(CHECKPOINT))
+        facts = facts_of(checkpoint, args.max_experts_per_token)
+    except (CheckpointError, SettingError) as error:
+        print(f"galton: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print_table(facts)
+    return 0
 
 
 def _announce_plugins() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -13,12 +12,12 @@ from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.logger import configure_logging_from_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
+from models.demo import CHECKPOINT
 from routing.engine import CONFIG_KEY, engine_options
 from routing.engine.startup import SelfTestError
 from server.preflight import CannotStartError
 from server.settings import Settings
 
-DEMO_CHECKPOINT = Path(__file__).parent.parent / "models" / "demo" / "checkpoint"
 # Before the user's own flags, which win. Eager: a model this small gains little from
 # compilation, and starts in half the time.
 DEMO_FLAGS = (
@@ -36,7 +35,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     )
     args = parser.parse_args(list(argv))
     if args.model_tag is None and args.model == parser.get_default("model"):
-        args = parser.parse_args([str(DEMO_CHECKPOINT), *DEMO_FLAGS, *argv])
+        args = parser.parse_args([str(CHECKPOINT), *DEMO_FLAGS, *argv])
     if args.model_tag is not None:
         args.model = args.model_tag
     configure_logging_from_args(args)

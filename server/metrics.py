@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.logger import init_logger
 
 from routing.spec import RouterSpec
+from server.settings import automatic_level
 
 logger = init_logger("vllm.galton")
 
-MAX_FULL_SERIES = 20_000
 SCRAPE_TIMEOUT_SECONDS = 2.0
 
 
@@ -35,7 +35,7 @@ class ExpertLoad(Collector):
     ) -> None:
         num_series = len(spec.layers) * spec.num_experts
         if expert_metrics == "auto":
-            expert_metrics = "full" if num_series <= MAX_FULL_SERIES else "layer"
+            expert_metrics = automatic_level(num_series)
             if expert_metrics == "layer":
                 logger.info("%d expert series: exporting sums per layer", num_series)
         self._spec = spec

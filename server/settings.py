@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 EXPERT_METRICS = ("auto", "full", "layer", "off")
+MAX_FULL_SERIES = 20_000
 
 
 class SettingError(ValueError):
     """A setting with a value that cannot be used: names both, and what is accepted."""
 
 
-def _positive(text: str) -> int:
+def positive_integer(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ValueError("an integer from 1")
     return int(text)
@@ -47,7 +48,7 @@ class Settings:
 
     max_experts_per_token: int | None = _setting(
         None,
-        _positive,
+        positive_integer,
         "N",
         "most experts per token a request may ask for (default: the model's top-k)",
     )
@@ -56,7 +57,8 @@ class Settings:
         _expert_metrics,
         "{" + ",".join(EXPERT_METRICS) + "}",
         "per-expert load in /metrics: 'full' one series per layer and expert, 'layer' one per "
-        "layer, 'off' none, 'auto' full up to 20,000 series, then layer (default: auto)",
+        f"layer, 'off' none, 'auto' full up to {MAX_FULL_SERIES:,} series, then layer "
+        "(default: auto)",
     )
 
     allow_request_steering: bool = _setting(
@@ -95,6 +97,11 @@ class Settings:
             except ValueError as error:
                 raise SettingError(f"{source} must be {error}, got {text!r}") from None
         return cls(**values)
+
+
+def automatic_level(num_series: int) -> str:
+    """What `expert_metrics` "auto" means for a model with that many (layer, expert) pairs."""
+    return "full" if num_series <= MAX_FULL_SERIES else "layer"
 
 
 def variable(name: str) -> str:
