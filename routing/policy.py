@@ -15,11 +15,11 @@ from typing import Any, Final
 from routing.modes import MODES
 from routing.modes.mode import Mode, Parameter
 from routing.rule import WEIGHTS
+from routing.seed import MAX_SEED
 from routing.spec import RouterSpec
 
 SCOPES: Final = ("decode", "all")
 STEERING: Final = ("ban", "force", "bias")
-MAX_SEED: Final = 2**63 - 1
 MAX_BIAS: Final = 20.0
 
 Number = float | int | str
@@ -305,20 +305,3 @@ def _number(
     if not low <= value <= high or (low_excluded and value == low):  # NaN is in no range
         raise PolicyError(f"routing.{key}", value, accepted)
     return float(value)
-
-
-def derive_seed(seed: int, choice: int) -> int:
-    """The routing seed of choice number `choice` of a request, in 0 .. 2^63-1.
-
-    Choice 0 keeps the request's seed, so that a request with n = 1 equals the first
-    choice of the same request with n > 1. The others take the splitmix64 finalizer
-    (Steele et al., OOPSLA 2014) of seed + choice * golden ratio: neighbouring seeds'
-    children do not meet.
-    """
-    if choice == 0:
-        return seed
-    mask = 2**64 - 1
-    z = (seed + choice * 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return (z ^ (z >> 31)) & MAX_SEED

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.modes import MAX_PARAMETERS, MODES
-from routing.policy import Policy, derive_seed, parse_policy, steering_by_layer
+from routing.policy import Policy, parse_policy, steering_by_layer
 from routing.rule import NUMBERS, WEIGHTS, RouterRule, as_numbers
+from routing.seed import derive_seed
 from routing.spec import RouterSpec
 
 PHASES: Final = ("prefill", "decode")

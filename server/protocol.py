@@ -16,8 +16,9 @@ from routing.engine import REQUEST_KEY
 from routing.engine.frontend import invalid, resolve
 from routing.modes import MODES
 from routing.modes.mode import Parameter
-from routing.policy import MAX_SEED, SCOPES, Policy, PolicyError, derive_seed, parse_policy
+from routing.policy import SCOPES, Policy, PolicyError, parse_policy
 from routing.rule import WEIGHTS
+from routing.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
 
 HEADER: Final = "x-routing-policy"

@@ -141,8 +141,11 @@ def test_each_prompt_of_a_list_has_its_own_seed(server: Server) -> None:
 
 
 BAD_POLICIES = [
-    ({"mod": "sample"}, "routing", ["'mod'", "mode, top_k, temperature, seed, scope"]),
-    ({"mode": "best"}, "routing.mode", ["'best'", "'top_k' or 'sample'"]),
+    ({"mod": "sample"}, "routing", ["'mod'", "mode, top_k, seed, scope, weights"]),
+    ({"mode": "best"}, "routing.mode", ["'best'", "'top_k' or 'sample' or"]),
+    ({"mode": "top_p", "top_p": 1.5}, "routing.top_p", ["1.5", "above 0 to 1"]),
+    ({"mode": "head_sample", "head": 5}, "routing.head", ["5", "from 0 to 4"]),
+    ({"ban": {"*": [0]}}, "routing.ban", ["--allow-request-steering"]),
     ({"mode": 1}, "routing.mode", ["1"]),
     ({"top_k": 0}, "routing.top_k", ["0", "from 1 to 8"]),
     ({"top_k": 9}, "routing.top_k", ["9", "from 1 to 8"]),
@@ -237,7 +240,8 @@ def test_tokenize_round_trip(server: Server) -> None:
 def test_openapi_documents_the_routing_field(server: Server) -> None:
     schemas = httpx.get(f"{server.url}/openapi.json", timeout=30).json()["components"]["schemas"]
     routing = schemas["RoutedChatCompletionRequest"]["properties"]["routing"]
-    assert routing["properties"]["mode"]["enum"] == ["top_k", "sample"]
+    assert routing["properties"]["mode"]["enum"][:2] == ["top_k", "sample"]
+    assert "head_sample" in routing["properties"]["pool"]["description"]
 
 
 def test_expert_metrics_are_exact(server: Server) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pytest
 
 from routing.policy import (
-    MAX_SEED,
     Policy,
     PolicyError,
-    derive_seed,
     parse_policy,
 )
+from routing.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
 
 SPEC = RouterSpec(layers=(1, 2, 5), num_experts=16, top_k=4, max_top_k=8)

@@ -15,7 +15,7 @@ from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
 from routing.engine import REQUEST_KEY, policy_of, wrap
-from routing.policy import derive_seed
+from routing.seed import derive_seed
 
 _ATTRIBUTE = "_galton_cache_key"
 
