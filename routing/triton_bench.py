@@ -1,0 +1,109 @@
+"""The GPU kernel's cost beside torch's softmax and top-k: `python -m routing.triton_bench`.
+
+One layer's router call on a GPU, with nothing of vLLM. `torch` is softmax, top-k and
+renormalisation of float32 logits; ours is the Triton kernel with every token following a
+policy. Both are captured in CUDA graphs, as a server replays them, so that launches from
+Python do not count. Alternating; the median of `--repeats` pairs, and the smallest and
+largest of their ratios ours / torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from routing.modes import MODES
+from routing.rule import RouterRule
+from routing.spec import RouterSpec
+from routing.state import RoutedRequest, StepState
+from routing.triton_kernel import route_triton
+
+TOKENS = (1, 8, 64, 512, 4096)
+EXPERTS = (8, 64, 128, 256, 512)
+CALLS_PER_GRAPH = 20
+
+Router = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
+def torch_router(logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the kernel is compared with: [T, K] weights float32 and ids int32."""
+    weights, ids = torch.topk(torch.softmax(logits, dim=-1), top_k)
+    return weights / weights.sum(dim=-1, keepdim=True), ids.int()
+
+
+def our_router(logits: torch.Tensor, mode: str, top_k: int) -> Router:
+    """A call of the kernel on logits [T, E], every token following one request's policy."""
+    num_tokens, num_experts = logits.shape
+    spec = RouterSpec((0,), num_experts, top_k, top_k)
+    state = StepState(spec, [RouterRule()], num_tokens, 1)
+    request = RoutedRequest.of({"mode": mode, "seed": 1, "scope": "all"}, 0, spec)
+    state.begin_step([request], np.array([num_tokens]), np.array([0]))
+    stock_weights, stock_ids = torch_router(logits, top_k)
+    weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
+    arrays = [torch.from_numpy(array).to(logits.device) for array in state.kernel_arrays()]
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        route_triton(logits, stock_weights, stock_ids, weights, ids, 0, *arrays)
+        return weights, ids
+
+    return call
+
+
+def _microseconds(call: Router) -> Callable[[], float]:
+    """Capture some calls; the function returned replays them and gives the time of one."""
+    for _ in range(3):  # compile, and let torch allocate
+        call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(CALLS_PER_GRAPH):
+            call()
+
+    begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+    def replay() -> float:
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e3 / CALLS_PER_GRAPH
+
+    replay()
+    return replay
+
+
+def main() -> None:
+    """Print one Markdown row per shape."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mode", choices=tuple(MODES), default="sample")
+    parser.add_argument("--repeats", type=int, default=25)
+    args = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.exit(1, "routing.triton_bench: no GPU found; it times the kernel on one\n")
+    print(f"{torch.cuda.get_device_name()}, mode {args.mode}, top-8 (top-2 of 8 experts)\n")
+    print("| experts | tokens | torch µs | ours µs | ratio | ratio min to max |")
+    print("|---|---|---|---|---|---|")
+    for num_experts in EXPERTS:
+        top_k = min(8, num_experts // 4)
+        for num_tokens in TOKENS:
+            logits = torch.randn(num_tokens, num_experts, device="cuda")
+            theirs = _microseconds(partial(torch_router, logits, top_k))
+            ours = _microseconds(our_router(logits, args.mode, top_k))
+            pairs = [(theirs(), ours()) for _ in range(args.repeats)]
+            ratios = [mine / other for other, mine in pairs]
+            other, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
+            print(
+                f"| {num_experts} | {num_tokens} | {other:.1f} | {mine:.1f} | "
+                f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
