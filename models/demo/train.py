@@ -397,7 +397,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="directory for state and checkpoint"
     )
-    parser.add_argument("--minutes", type=float, default=45, help="training time, resumes included")
+    parser.add_argument("--minutes", type=float, default=75, help="training time, resumes included")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=4e-3)
