@@ -190,20 +190,20 @@ def to_selection_scores(values, num_experts, rule, scratch):  # type: ignore[no-
 @njit(error_model="numpy")
 def to_scores(values, count, rule, scratch):  # type: ignore[no-untyped-def]
     """Turn values[:count] from logits into `scores`, a softmax among themselves."""
-    if rule.scoring == _SIGMOID:
+    if rule.scoring == _SIGMOID or rule.scoring == _SQRTSOFTPLUS:
         for i in range(count):
-            values[i] = -values[i]
-        exp(values, count, scratch)
-        for i in range(count):
-            values[i] = 1.0 / (1.0 + values[i])
-    elif rule.scoring == _SQRTSOFTPLUS:
-        for i in range(count):  # ln(1 + e^z) without overflow
-            z = values[i]
-            values[i] = np.sqrt(max(z, 0.0) + np.log1p(np.exp(-abs(z))))
+            values[i] = _score(values[i], rule.scoring)
     else:
         total = _exp_below_highest(values, count, scratch)
         for i in range(count):
             values[i] /= total
+
+
+@njit(error_model="numpy")
+def _score(z, scoring):  # type: ignore[no-untyped-def]
+    if scoring == _SIGMOID:
+        return 1.0 / (1.0 + np.exp(-max(z, -700.0)))
+    return np.sqrt(max(z, 0.0) + np.log1p(np.exp(-abs(z))))  # ln(1 + e^z) without overflow
 
 
 @njit(error_model="numpy")
@@ -270,18 +270,22 @@ def weights_into(weights, logits, ids, count, work, scratch, rule):  # type: ign
     if rule.scoring == _SPARSEMIXER:
         _sparsemixer_into(weights, logits, ids, count)
         return
-    for j in range(count):
-        weights[j] = logits[ids[j]]
-    if rule.scoring == _SOFTMAX and not rule.renormalize:
-        highest = _largest(logits, logits.shape[0])
-        for e in range(logits.shape[0]):
-            work[e] = logits[e] - highest
-        exp(work, logits.shape[0], scratch)
-        total = _sum(work, logits.shape[0])
+    # The chosen are few: one library call each is faster than loops made for vectors.
+    if rule.scoring != _SOFTMAX:
         for j in range(count):
-            weights[j] = rule.scaling_factor * work[ids[j]] / total
-        return
-    to_scores(weights, count, rule, scratch)
+            weights[j] = _score(logits[ids[j]], rule.scoring)
+    elif rule.renormalize:
+        highest = logits[ids[0]]
+        for j in range(count):
+            highest = max(highest, logits[ids[j]])
+        for j in range(count):
+            weights[j] = np.exp(logits[ids[j]] - highest)
+    else:
+        for e in range(logits.shape[0]):
+            work[e] = logits[e]
+        total = _exp_below_highest(work, logits.shape[0], scratch)
+        for j in range(count):
+            weights[j] = work[ids[j]] / total
     scale_to(weights, count, rule.scaling_factor, rule.renormalize)
 
 
