@@ -15,7 +15,6 @@ from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
 from routing.engine import REQUEST_KEY, policy_of, wrap
-from routing.policy import derive_seed
 
 _ATTRIBUTE = "_galton_cache_key"
 
@@ -41,6 +40,9 @@ def _cache_key(request: Request) -> tuple[int, str | None]:
     Computed once per request. The number of prompt tokens is part of the key under
     `scope: decode`: within one block it decides which tokens are stock's.
     """
+    # Imported late, with numba behind it: see `routing.engine.register`.
+    from routing.policy import derive_seed
+
     cached: tuple[int, str | None] | None = getattr(request, _ATTRIBUTE, None)
     if cached is None:
         policy = policy_of(request.sampling_params)
