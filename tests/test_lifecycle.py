@@ -13,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.families import build
 from tests.servers import DEMO, MODEL, galton, running, stop
 
 
@@ -61,34 +62,14 @@ def test_dead_engine_ends_the_server(tmp_path: Path) -> None:
 
 
 def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:
-    """A tiny GLM-4-MoE (sigmoid router) with random weights, through the real engine."""
-    _build_sigmoid_model(tmp_path / "model")
+    """A tiny HunYuan-MoE with random weights, through the real engine: see `REFUSED`."""
+    from transformers import AutoTokenizer
+
+    build("hunyuan_v1_moe", tmp_path / "model")
+    AutoTokenizer.from_pretrained(DEMO).save_pretrained(tmp_path / "model")
     flags = ["--enforce-eager", f"--kv-cache-memory-bytes={2**28}"]
     with (
-        pytest.raises(AssertionError, match="cannot be controlled: it uses grouped or sigmoid"),
+        pytest.raises(AssertionError, match="cannot be controlled: its routing function"),
         running(galton("serve", str(tmp_path / "model"), *flags), tmp_path / "log"),
     ):
         pass
-
-
-def _build_sigmoid_model(path: Path) -> None:
-    import torch
-    from transformers import AutoTokenizer, Glm4MoeConfig, Glm4MoeForCausalLM
-
-    torch.manual_seed(0)
-    size: dict[str, Any] = {
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "moe_intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "first_k_dense_replace": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 2,
-        "vocab_size": 2560,
-        "max_position_embeddings": 128,
-    }
-    Glm4MoeForCausalLM(Glm4MoeConfig(**size)).to(torch.bfloat16).save_pretrained(path)
-    AutoTokenizer.from_pretrained(DEMO).save_pretrained(path)

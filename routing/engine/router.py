@@ -7,7 +7,9 @@ state into the graph.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +33,10 @@ class RoutingBindError(RuntimeError):
 
 @dataclass(slots=True)
 class LayerTrace:
-    """What one layer did in one step, kept while a self-test listens."""
+    """What one layer did in one step, kept while a self-test listens.
+
+    stock_weights, stock_ids: what vLLM's own router chose for the same logits.
+    """
 
     layer_row: int
     router_logits: npt.NDArray[np.float32]
@@ -39,6 +44,8 @@ class LayerTrace:
     token_position: npt.NDArray[np.int64]
     topk_weights: npt.NDArray[np.float32]
     topk_ids: npt.NDArray[np.int32]
+    stock_weights: npt.NDArray[np.float32]
+    stock_ids: npt.NDArray[np.int32]
 
 
 @dataclass(slots=True)
@@ -95,6 +102,8 @@ def _galton_route(
                 state.token_position[:n].copy(),
                 topk_weights[:n].numpy().copy(),
                 topk_ids[:n].numpy().copy(),
+                stock_weights[:n].numpy().copy(),
+                stock_ids[:n].numpy().copy(),
             )
         )
     return topk_weights, topk_ids
@@ -171,10 +180,13 @@ def bind_model(
         raise RoutingBindError(f"layers differ in (experts, top-k): {sorted(shapes)}")
     ((num_experts, top_k),) = shapes
     max_top_k = top_k if max_experts_per_token is None else max_experts_per_token
-    if not top_k <= max_top_k <= num_experts:
+    # Llama 4 weighs what goes into its expert: vLLM can do that for one expert per token.
+    on_input = any(m.routed_experts.apply_router_weight_on_input for m in layers)
+    most, why = (1, "it weighs experts' inputs") if on_input else (num_experts, "its experts")
+    if not top_k <= max_top_k <= most:
         raise RoutingBindError(
             f"--max-experts-per-token must be from {top_k} (the model's own top-k) to "
-            f"{num_experts} (its experts), got {max_top_k}"
+            f"{most} ({why}), got {max_top_k}"
         )
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
@@ -194,9 +206,14 @@ def _not_controllable(layer: MoERunner) -> str | None:
     if router.scoring_func == "sqrtsoftplus" and router._hash_indices_table is not None:
         return "a hash of the token chooses its experts"
     function = router.custom_routing_function
-    if function is not None and function.__qualname__ not in _CUSTOM_RULES:
-        return f"its routing function {function.__qualname__} is not supported"
+    if function is not None and _name(function) not in _CUSTOM_RULES:
+        return f"its routing function {_name(function)} is not supported"
     return None
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """The function's name, also of one that is partly applied (vLLM's Transformers backend)."""
+    return getattr(function, "func", function).__qualname__
 
 
 _CUSTOM_RULES = {
@@ -226,6 +243,6 @@ def rule_of(router: CPURouter) -> RouterRule:
             correction_bias=correction_bias,
         )
     if router.custom_routing_function is not None:
-        return _CUSTOM_RULES[router.custom_routing_function.__qualname__]
+        return _CUSTOM_RULES[_name(router.custom_routing_function)]
     # It leaves a correction bias and a scaling factor out here, and so do we.
     return RouterRule("softmax", router.renormalize)

@@ -19,8 +19,10 @@ from vllm.v1.worker.gpu_worker import Worker
 from routing.engine import config_of, policy_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.modes import MODES
+from routing.policy import Policy, steering_by_layer
 from routing.reference import select_experts
-from routing.state import PHASES, RoutedRequest
+from routing.rule import RouterRule
+from routing.state import PHASES, RoutedRequest, StepState
 
 
 class RoutingWorker:
@@ -84,17 +86,20 @@ class RoutingWorker:
     def galton_check(self, policy: dict[str, Any]) -> list[str]:
         """Compare what was heard with the reference; stop listening, forget its counts.
 
-        policy: the resolved policy of the one request that ran since `galton_listen`.
+        policy: the resolved policy of the one request that ran since `galton_listen`, of
+        scope `all`.
         Returns one line per disagreement: empty when every layer did as told.
         """
         state = self.bound.state
+        routed = RoutedRequest.of(policy, 0, state.spec)
+        assert routed.policy is not None, "a request without a policy leaves nothing to compare"
         heard, self.bound.heard = self.bound.heard or [], None
         state.assignments[:] = 0
         state.routed_tokens[:] = 0
         missing = set(range(len(state.spec.layers))) - {trace.layer_row for trace in heard}
         return [
             *(f"layer {state.spec.layers[row]} never asked its router" for row in sorted(missing)),
-            *(line for trace in heard for line in _disagreements(trace, self.bound, policy)),
+            *(line for trace in heard for line in _disagreements(trace, state, routed.policy)),
         ]
 
 
@@ -177,24 +182,58 @@ class _StepV2:
         return batch
 
 
-def _disagreements(trace: LayerTrace, bound: BoundModel, policy: dict[str, Any]) -> list[str]:
-    state = bound.state
-    layer, rule = state.spec.layers[trace.layer_row], state.rules[trace.layer_row]
+def _disagreements(trace: LayerTrace, state: StepState, policy: Policy) -> list[str]:
+    """One line per token that the layer did not route as the policy and its own rule say."""
+    spec = state.spec
+    layer, rule = spec.layers[trace.layer_row], state.rules[trace.layer_row]
+    names = [parameter.name for parameter in MODES[policy.mode].parameters]
+    numbers = policy.numbers(len(spec.layers))[trace.layer_row]
+    steering = np.zeros(spec.num_experts)
+    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(layer, {}).items():
+        steering[expert] = bias
     problems = []
     for token, position in enumerate(trace.token_position.tolist()):
         weights, ids = select_experts(
             trace.router_logits[token],
-            policy["mode"],
-            policy,
+            policy.mode,
+            dict(zip(names, numbers, strict=True)),
             rule=rule,
-            native_top_k=state.spec.top_k,
-            seed=policy["seed"],
+            native_top_k=spec.top_k,
+            seed=policy.seed or 0,
             layer=layer,
             position=position,
+            steering=steering,
+            weights=policy.weights,
         )
+        problem: str | None
         got = trace.topk_ids[token, : ids.size].tolist()
+        unused = np.zeros(spec.max_top_k - ids.size)
         if trace.token_row[token] < 0 or got != ids.tolist():
-            problems.append(f"layer {layer}, position {position}: {got}, not {ids.tolist()}")
-        elif not np.allclose(trace.topk_weights[token, : ids.size], weights, rtol=1e-5):
-            problems.append(f"layer {layer}, position {position}: wrong weights")
+            problem = f"{got}, not {ids.tolist()}"
+        elif not np.allclose(trace.topk_weights[token], [*weights, *unused], rtol=1e-5):
+            problem = "wrong weights"
+        else:
+            problem = _own_disagreement(trace, token, rule)
+        if problem:
+            problems.append(f"layer {layer}, position {position}: {problem}")
     return problems
+
+
+def _own_disagreement(trace: LayerTrace, token: int, rule: RouterRule) -> str | None:
+    """What vLLM's router chose, against the rule that was read from it; None if they agree."""
+    own = trace.stock_ids[token].tolist()
+    logits = trace.router_logits[token].copy()
+    logits[own] += 1e-3  # of equal experts vLLM may choose any
+    numbers = {"top_k": len(own)}
+    weights, ids = select_experts(logits, "top_k", numbers, rule=rule, native_top_k=len(own))
+    if set(own) != set(ids.tolist()):
+        return f"vLLM's router chose {own}, its rule {ids.tolist()}"
+    # vLLM takes the softmax in the logits' bfloat16: each number on the way, the greatest
+    # of them ln(sum(e^z)), is rounded to 8 bits. So is Phi-MoE's decision which experts
+    # nearly tie, and a weight may then be any.
+    tolerance = 2**-7 * (1 + np.abs(logits).max() + np.log(logits.size))
+    own_weights = dict(zip(own, trace.stock_weights[token].tolist(), strict=True))
+    theirs = [own_weights[expert] for expert in ids.tolist()]
+    if rule.scoring != "sparsemixer" and not np.allclose(theirs, weights, rtol=tolerance):
+        return f"vLLM's router weighs {theirs}, its rule {weights.tolist()}"
+    return None
