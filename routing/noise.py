@@ -71,29 +71,41 @@ _MASK64, _32, _8 = np.uint64(_MASK), np.uint64(32), np.uint64(8)
 
 
 @njit(error_model="numpy")
-def philox_words(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
-    """`philox4x32`; words in and out are uint64 below 2^32."""
-    for _ in range(PHILOX_ROUNDS):
-        p0 = _M0 * c0
-        p1 = _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ k0, p1 & _MASK64, (p0 >> _32) ^ c3 ^ k1, p0 & _MASK64
-        k0 = (k0 + _W0) & _MASK64
-        k1 = (k1 + _W1) & _MASK64
-    return c0, c1, c2, c3
+def words_into(words, seed, layer, position):  # type: ignore[no-untyped-def]
+    """Fill words [4B] uint64: word j of block b at j B + b, for the loop to be vectorized."""
+    num_blocks = words.shape[0] // 4
+    k0, k1 = seed & _MASK64, seed >> _32
+    for block in range(num_blocks):
+        c0, c1, c2, c3 = np.uint64(block), np.uint64(layer), np.uint64(position), np.uint64(0)
+        a0, a1 = k0, k1
+        for _ in range(PHILOX_ROUNDS):
+            p0 = _M0 * c0
+            p1 = _M1 * c2
+            c0, c1, c2, c3 = (
+                (p1 >> _32) ^ c1 ^ a0,
+                p1 & _MASK64,
+                (p0 >> _32) ^ c3 ^ a1,
+                p0 & _MASK64,
+            )
+            a0 = (a0 + _W0) & _MASK64
+            a1 = (a1 + _W1) & _MASK64
+        words[block] = c0
+        words[num_blocks + block] = c1
+        words[2 * num_blocks + block] = c2
+        words[3 * num_blocks + block] = c3
 
 
 @njit(error_model="numpy")
 def gumbel_into(noise, scratch, seed, layer, position):  # type: ignore[no-untyped-def]
     """Fill noise [4B] with `gumbel(seed, layer, position, 4B)`; scratch: [2, 4B] float64."""
-    k0, k1 = seed & _MASK64, seed >> _32
-    for block in range(noise.shape[0] // 4):
-        words = philox_words(
-            np.uint64(block), np.uint64(layer), np.uint64(position), np.uint64(0), k0, k1
-        )
-        noise[4 * block] = _uniform(words[0])
-        noise[4 * block + 1] = _uniform(words[1])
-        noise[4 * block + 2] = _uniform(words[2])
-        noise[4 * block + 3] = _uniform(words[3])
+    num_blocks = noise.shape[0] // 4
+    words = scratch[0].view(np.uint64)
+    words_into(words, seed, layer, position)
+    for block in range(num_blocks):
+        noise[4 * block] = _uniform(words[block])
+        noise[4 * block + 1] = _uniform(words[num_blocks + block])
+        noise[4 * block + 2] = _uniform(words[2 * num_blocks + block])
+        noise[4 * block + 3] = _uniform(words[3 * num_blocks + block])
     minus_ln(noise, scratch)
     minus_ln(noise, scratch)
 

@@ -13,31 +13,30 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from routing.noise import philox_words
+from routing.noise import words_into
 
 NUM_EXPERTS, NUM_LAYERS, NUM_POSITIONS = 64, 32, 512
 
 
 @njit
-def fill(words: Any, seed: Any) -> None:
+def fill(words: Any, drawn: Any, seed: Any) -> None:
     """One request's words, [NUM_POSITIONS, NUM_LAYERS, NUM_EXPERTS] uint32."""
-    k0, k1 = seed & np.uint64(0xFFFFFFFF), seed >> np.uint64(32)
+    num_blocks = NUM_EXPERTS // 4
     for position in range(NUM_POSITIONS):
         for layer in range(NUM_LAYERS):
-            for block in range(NUM_EXPERTS // 4):
-                drawn = philox_words(
-                    np.uint64(block), np.uint64(layer), np.uint64(position), np.uint64(0), k0, k1
-                )
-                for i in range(4):
-                    words[position, layer, 4 * block + i] = np.uint32(drawn[i])
+            words_into(drawn, seed, layer, position)
+            for expert in range(NUM_EXPERTS):
+                word = drawn[expert % 4 * num_blocks + expert // 4]
+                words[position, layer, expert] = np.uint32(word)
 
 
 def main() -> None:
     """Write until the reader has enough."""
     words = np.empty((NUM_POSITIONS, NUM_LAYERS, NUM_EXPERTS), np.uint32)
+    drawn = np.empty(NUM_EXPERTS, np.uint64)
     try:
         for seed in range(2**32):
-            fill(words, np.uint64(seed))
+            fill(words, drawn, np.uint64(seed))
             sys.stdout.buffer.write(words.tobytes())
     except BrokenPipeError:
         sys.stderr.close()
