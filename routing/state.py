@@ -80,7 +80,7 @@ class StepState:
     row_steering: npt.NDArray[np.float32] = field(init=False)
     assignments: npt.NDArray[np.int64] = field(init=False)
     routed_tokens: npt.NDArray[np.int64] = field(init=False)
-    _row_request: list[RoutedRequest] = field(init=False)
+    row_request: list[RoutedRequest] = field(init=False)
     _row_first_policy_position: npt.NDArray[np.int64] = field(init=False)
     _row_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
 
@@ -103,7 +103,7 @@ class StepState:
         self.row_steering = np.zeros((num_rows, num_layers, num_experts), np.float32)
         self.assignments = np.zeros((num_layers, num_experts), np.int64)
         self.routed_tokens = np.zeros((len(MODES), len(PHASES)), np.int64)
-        self._row_request = [_STOCK] * num_rows
+        self.row_request = [_STOCK] * num_rows
         self._row_first_policy_position = np.full(num_rows, np.iinfo(np.int64).max, np.int64)
         self._row_num_prompt_tokens = np.zeros(num_rows, np.int64)
 
@@ -120,7 +120,7 @@ class StepState:
         """
         num_rows = len(requests)
         for row, request in enumerate(requests):
-            if self._row_request[row] is not request:
+            if self.row_request[row] is not request:
                 self._write_row(row, request)
 
         token_row = np.repeat(np.arange(num_rows, dtype=np.int32), num_scheduled_tokens)
@@ -163,7 +163,7 @@ class StepState:
 
     def _write_row(self, row: int, request: RoutedRequest) -> None:
         policy = request.policy
-        self._row_request[row] = request
+        self.row_request[row] = request
         self._row_num_prompt_tokens[row] = request.num_prompt_tokens
         if policy is None:
             self._row_first_policy_position[row] = np.iinfo(np.int64).max

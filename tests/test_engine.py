@@ -132,9 +132,18 @@ def test_chunks_and_preemption_change_nothing(server: Server, small_server: Serv
     in_chunks = [small_server.tokens(*request, max_tokens=100) for request in LONG]
     assert small_server.metric("vllm:num_preemptions_total") == 0
     assert in_chunks == expected
-    crowded = small_server.together(LONG, max_tokens=100)
+    for _ in range(5):  # on a busy machine they may come too late to crowd each other
+        assert small_server.together(LONG, max_tokens=100) == expected
+        if small_server.metric("vllm:num_preemptions_total") > 0:
+            break
     assert small_server.metric("vllm:num_preemptions_total") > 0
-    assert crowded == expected
+
+
+def test_chunks_do_not_disturb_seeded_tokens(server: Server, small_server: Server) -> None:
+    for prompt, routing in LONG[:3]:
+        drawn = {"temperature": 1, "seed": 9}
+        expected = server.tokens(prompt, routing, **drawn)
+        assert small_server.tokens(prompt, routing, **drawn) == expected
 
 
 def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:

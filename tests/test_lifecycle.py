@@ -44,7 +44,7 @@ def test_signal_ends_the_server_and_all_its_processes(tmp_path: Path, sig: signa
         processes = server.children()
         assert len(processes) >= 2
         started = time.monotonic()
-        stop(server, sig, seconds=15)
+        stop(server, sig, seconds=30)
         client.join(15)
         assert not client.is_alive()
         assert _gone(processes, 15 - (time.monotonic() - started))

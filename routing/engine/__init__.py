@@ -1,9 +1,10 @@
 """The one place that knows vLLM's internals, written for vLLM 0.32.
 
-Four small parts, each asleep unless the engine was started with `engine_options`:
+Five small parts, each asleep unless the engine was started with `engine_options`:
 
     worker     the worker class: binds the routers after loading, fills each step's state
     router     a bound router: stock's choice, then the kernel
+    sampling   a workaround for seeded token sampling on CPU
     cache      block hashes: blocks computed under different policies are never shared
     frontend   requests are checked once; children of n > 1 get seeds of their own
 

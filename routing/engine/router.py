@@ -24,7 +24,7 @@ from vllm.utils.torch_utils import direct_register_custom_op
 from routing.kernel import route
 from routing.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import StepState
+from routing.state import RoutedRequest, StepState
 
 
 class RoutingBindError(RuntimeError):
@@ -36,6 +36,7 @@ class LayerTrace:
     """What one layer did in one step, kept while a self-test listens.
 
     stock_weights, stock_ids: what vLLM's own router chose for the same logits.
+    requests: by row, whose policy a token follows.
     """
 
     layer_row: int
@@ -46,6 +47,7 @@ class LayerTrace:
     topk_ids: npt.NDArray[np.int32]
     stock_weights: npt.NDArray[np.float32]
     stock_ids: npt.NDArray[np.int32]
+    requests: list[RoutedRequest]
 
 
 @dataclass(slots=True)
@@ -104,6 +106,7 @@ def _galton_route(
                 topk_ids[:n].numpy().copy(),
                 stock_weights[:n].numpy().copy(),
                 stock_ids[:n].numpy().copy(),
+                state.row_request.copy(),
             )
         )
     return topk_weights, topk_ids

@@ -18,6 +18,7 @@ from vllm.v1.worker.gpu_worker import Worker
 
 from routing.engine import config_of, policy_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
+from routing.engine.sampling import SeededSampling
 from routing.modes import MODES
 from routing.policy import Policy, steering_by_layer
 from routing.reference import select_experts
@@ -83,23 +84,22 @@ class RoutingWorker:
         """Start keeping what the routers do, for `galton_check`."""
         self.bound.heard = []
 
-    def galton_check(self, policy: dict[str, Any]) -> list[str]:
-        """Compare what was heard with the reference; stop listening, forget its counts.
+    def galton_check(self, policy: dict[str, Any] | None = None) -> list[str]:
+        """Compare what was heard since `galton_listen` with the reference; stop listening.
 
-        policy: the resolved policy of the one request that ran since `galton_listen`, of
-        scope `all`.
-        Returns one line per disagreement: empty when every layer did as told.
+        policy: the resolved policy, of scope `all`, that every token must have followed;
+        None to hold each token to its own request's, if it follows one.
+        Forgets the counts. Returns one line per disagreement: empty when all did as told.
         """
         state = self.bound.state
-        routed = RoutedRequest.of(policy, 0, state.spec)
-        assert routed.policy is not None, "a request without a policy leaves nothing to compare"
+        told = RoutedRequest.of(policy, 0, state.spec).policy
         heard, self.bound.heard = self.bound.heard or [], None
         state.assignments[:] = 0
         state.routed_tokens[:] = 0
         missing = set(range(len(state.spec.layers))) - {trace.layer_row for trace in heard}
         return [
             *(f"layer {state.spec.layers[row]} never asked its router" for row in sorted(missing)),
-            *(line for trace in heard for line in _disagreements(trace, state, routed.policy)),
+            *(line for trace in heard for line in _disagreements(trace, state, told)),
         ]
 
 
@@ -114,7 +114,9 @@ class RoutingGPUWorker(RoutingWorker, Worker):
 def hook_runner(runner: Any, bound: BoundModel) -> None:
     """Have a model runner of either kind fill `bound.state` before each forward."""
     if hasattr(runner, "_model_forward"):
-        wrap(runner, "_model_forward", _Step(runner, bound).model_forward)
+        sampling = SeededSampling(runner)
+        wrap(runner, "_model_forward", _Step(runner, bound, sampling).model_forward)
+        wrap(runner, "_bookkeeping_sync", sampling.bookkeeping)
         return
     step = _StepV2(bound)
     wrap(runner, "add_requests", step.add_requests)
@@ -125,9 +127,10 @@ def hook_runner(runner: Any, bound: BoundModel) -> None:
 class _Step:
     """Model runner V1."""
 
-    def __init__(self, runner: Any, bound: BoundModel) -> None:
+    def __init__(self, runner: Any, bound: BoundModel, sampling: SeededSampling) -> None:
         self.runner = runner
         self.state = bound.state
+        self.sampling = sampling
 
     def model_forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         runner, batch = self.runner, self.runner.input_batch
@@ -137,6 +140,7 @@ class _Step:
             np.diff(runner.query_start_loc.np[: num_reqs + 1]),
             batch.num_computed_tokens_cpu[:num_reqs],
         )
+        self.sampling.before_sampling()
         try:
             return original(*args, **kwargs)
         finally:
@@ -182,41 +186,52 @@ class _StepV2:
         return batch
 
 
-def _disagreements(trace: LayerTrace, state: StepState, policy: Policy) -> list[str]:
+def _disagreements(trace: LayerTrace, state: StepState, told: Policy | None) -> list[str]:
     """One line per token that the layer did not route as the policy and its own rule say."""
-    spec = state.spec
-    layer, rule = spec.layers[trace.layer_row], state.rules[trace.layer_row]
-    names = [parameter.name for parameter in MODES[policy.mode].parameters]
-    numbers = policy.numbers(len(spec.layers))[trace.layer_row]
-    steering = np.zeros(spec.num_experts)
-    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(layer, {}).items():
-        steering[expert] = bias
+    layer = state.spec.layers[trace.layer_row]
     problems = []
     for token, position in enumerate(trace.token_position.tolist()):
-        weights, ids = select_experts(
-            trace.router_logits[token],
-            policy.mode,
-            dict(zip(names, numbers, strict=True)),
-            rule=rule,
-            native_top_k=spec.top_k,
-            seed=policy.seed or 0,
-            layer=layer,
-            position=position,
-            steering=steering,
-            weights=policy.weights,
-        )
-        problem: str | None
-        got = trace.topk_ids[token, : ids.size].tolist()
-        unused = np.zeros(spec.max_top_k - ids.size)
-        if trace.token_row[token] < 0 or got != ids.tolist():
-            problem = f"{got}, not {ids.tolist()}"
-        elif not np.allclose(trace.topk_weights[token], [*weights, *unused], rtol=1e-5):
-            problem = "wrong weights"
+        row = trace.token_row[token]
+        policy = trace.requests[row].policy if row >= 0 else None
+        if told is not None and policy != told:
+            problem: str | None = f"followed {policy}, not {told}"
+        elif policy is None:
+            continue
         else:
-            problem = _own_disagreement(trace, token, rule)
+            problem = _disagreement(trace, token, state, policy)
         if problem:
             problems.append(f"layer {layer}, position {position}: {problem}")
     return problems
+
+
+def _disagreement(trace: LayerTrace, token: int, state: StepState, policy: Policy) -> str | None:
+    """What a token's experts and weights are, against the reference; None if they agree."""
+    spec, layer_row = state.spec, trace.layer_row
+    layer, rule = spec.layers[layer_row], state.rules[layer_row]
+    names = [parameter.name for parameter in MODES[policy.mode].parameters]
+    numbers = policy.numbers(len(spec.layers))[layer_row]
+    steering = np.zeros(spec.num_experts)
+    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(layer, {}).items():
+        steering[expert] = bias
+    weights, ids = select_experts(
+        trace.router_logits[token],
+        policy.mode,
+        dict(zip(names, numbers, strict=True)),
+        rule=rule,
+        native_top_k=spec.top_k,
+        seed=policy.seed or 0,
+        layer=layer,
+        position=int(trace.token_position[token]),
+        steering=steering,
+        weights=policy.weights,
+    )
+    got = trace.topk_ids[token, : ids.size].tolist()
+    if got != ids.tolist():
+        return f"{got}, not {ids.tolist()}"
+    unused = np.zeros(spec.max_top_k - ids.size)
+    if not np.allclose(trace.topk_weights[token], [*weights, *unused], rtol=1e-5):
+        return "wrong weights"
+    return _own_disagreement(trace, token, rule)
 
 
 def _own_disagreement(trace: LayerTrace, token: int, rule: RouterRule) -> str | None:
