@@ -5,7 +5,7 @@ ARGS ?=
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test lint lock battery clean
+.PHONY: help setup serve test lint lock reproducibility battery clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -13,6 +13,7 @@ help:
 	@echo "make setup                        only set up (.venv)"
 	@echo "make lint                         formatting, lint, types, import contracts"
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
+	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (dieharder)"
 	@echo "make clean                        remove .venv and caches"
 
@@ -42,6 +43,10 @@ lock: setup
 	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra dev \
 		--generate-hashes --override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
+
+# About 20 minutes on 2 cores; ARGS="--requests 100" takes 2.
+reproducibility: setup
+	.venv/bin/python -m tests.reproducibility $(ARGS)
 
 # Needs Debian's package dieharder. Hours; ARGS="-d 0" runs one test.
 battery: setup

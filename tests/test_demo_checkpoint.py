@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
-
-from models.demo.data import Example, examples  # noqa: E402
-from models.demo.evaluate import answers  # noqa: E402
-from models.demo.tokenizer import ASSISTANT, END, SYSTEM, USER  # noqa: E402
+from models.demo.data import Example, examples
+from models.demo.evaluate import answers
+from models.demo.tokenizer import ASSISTANT, END, SYSTEM, USER
 
 CHECKPOINT = Path(__file__).parents[1] / "models" / "demo" / "checkpoint"
 

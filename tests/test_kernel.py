@@ -76,16 +76,57 @@ def test_equal_logits_keep_lower_id() -> None:
 def test_founding_example() -> None:
     """Logits 2 and 1: experts chosen with probability 0.731 and 0.269.
 
-    Chi-squared over N = 200,000 tokens; a right kernel fails with probability 1e-6, one
-    that is off by 1 % (0.724) passes with probability below 1e-6.
+    Chi-squared over N = 400,000 tokens; a right kernel fails with probability 1e-6, one
+    that is off by 1 % (0.724, 10.4 standard deviations) passes with probability 2e-8.
     """
-    num_tokens = 200_000
+    num_tokens = 400_000
     state = step(spec_of(2, 1), {"mode": "sample", "temperature": 1.0, "seed": 7}, num_tokens)
     _, ids = run(state, np.tile(np.array([[2, 1]], np.float32), (num_tokens, 1)))
     observed = np.bincount(ids[:, 0], minlength=2)
     assert observed.tolist() == state.assignments[0].tolist()
     probabilities = np.array([0.7310586, 0.2689414])
     assert stats.chisquare(observed, num_tokens * probabilities).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("shape", ["peaked", "flat", "tied"])
+@pytest.mark.parametrize(
+    ("num_experts", "temperature"),
+    [(3, 0.3), (3, 1.0), (64, 0.3), (64, 1.0), (64, 10.0), (512, 1.0)],
+)
+def test_first_choice_follows_softmax(num_experts: int, shape: str, temperature: float) -> None:
+    """N = 1,000,000 tokens, and the best experts of half the mass: a right kernel is 5 standard
+    deviations off with probability 6e-7, one whose probability is 1 % off is 10 away and
+    passes with probability 3e-7. Chi-squared over all experts looks for the rest.
+    """
+    rng = np.random.default_rng(num_experts)
+    logits = {
+        "peaked": rng.normal(0, 3, num_experts),
+        "flat": rng.normal(0, 0.1, num_experts),
+        "tied": rng.integers(0, 2, num_experts),
+    }[shape].astype(np.float32)
+    chunk, chunks = 20_000, 50
+    spec = spec_of(num_experts, 1)
+    routing = {"mode": "sample", "temperature": temperature, "seed": 5, "scope": "all"}
+    request = RoutedRequest.of(routing, 0, spec)
+    state = state_of(spec, chunk, 1, RouterRule())
+    rows = np.tile(logits, (chunk, 1))
+    for i in range(chunks):
+        state.begin_step([request], np.array([chunk]), np.array([i * chunk]))
+        run(state, rows)
+    total, counts = chunk * chunks, state.assignments[0]
+    scaled = logits.astype(np.float64) / temperature
+    p = np.exp(scaled - scaled.max())
+    p /= p.sum()
+
+    order = np.argsort(-p)
+    half = order[: np.searchsorted(np.cumsum(p[order]), 0.5) + 1]
+    mass = p[half].sum()
+    deviations = (counts[half].sum() - total * mass) / math.sqrt(total * mass * (1 - mass))
+    assert abs(deviations) < 5
+    often = total * p > 20
+    if often.sum() > 1:
+        observed, expected = counts[often], p[often] / p[often].sum() * counts[often].sum()
+        assert stats.chisquare(observed, expected).pvalue > 1e-6
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

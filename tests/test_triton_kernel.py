@@ -7,9 +7,7 @@ import subprocess
 import sys
 
 import pytest
-
-pytest.importorskip("triton")
-torch = pytest.importorskip("torch")
+import torch
 
 ON_GPU = torch.cuda.is_available()
 
