@@ -153,7 +153,7 @@ def _elsewhere(circumstance: str, count: int) -> dict[str, Any]:
 def main() -> int:
     """Run every circumstance in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--requests", type=int, default=250)
     parser.add_argument("--only", choices=tuple(CIRCUMSTANCES), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
