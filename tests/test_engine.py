@@ -32,9 +32,12 @@ POLICIES: list[dict[str, Any] | None] = [
     {"mode": "top_k", "top_k": 2},
     {"mode": "sample", "temperature": [0, 0, 1, 1, 2, 0.5, 0.3, 0], "seed": 3, "top_k": 6},
     {"mode": "top_k", "top_k": 8, "scope": "all"},
+    {"mode": "top_p", "top_p": 0.6, "max_experts": 8},
+    {"mode": "head_sample", "temperature": 2.0, "seed": 4, "scope": "all"},
+    {"mode": "uniform", "top_k": 3, "seed": 5, "weights": "preserve_mass"},
 ]
-MIXED: Requests = [(prompt, POLICIES[i % 6]) for i, prompt in enumerate(PROMPTS)]
-LONG: Requests = [(prompt, POLICIES[i % 6]) for i, prompt in enumerate(_prompts(12, 150, seed=2))]
+MIXED: Requests = [(prompt, POLICIES[i % 9]) for i, prompt in enumerate(PROMPTS)]
+LONG: Requests = [(prompt, POLICIES[i % 9]) for i, prompt in enumerate(_prompts(12, 150, seed=2))]
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,7 @@ def small_server(logs: Path) -> Iterator[Server]:
     command = galton(
         "serve",
         "--max-experts-per-token=8",
+        "--allow-request-steering",
         "--no-enable-prefix-caching",
         "--max-num-batched-tokens=32",
         "--max-num-seqs=12",
@@ -223,3 +227,15 @@ def test_fewer_experts_are_really_computed(server: Server) -> None:
         counts.append(server.metric(name))
     steps = [after - before for before, after in itertools.pairwise(counts)]
     assert steps == [51 * 8 * top_k for top_k in (4, 2, 1)]
+
+
+def test_steering_is_obeyed_where_it_is_allowed(small_server: Server) -> None:
+    name = "galton_expert_assignments_total"
+    before = [small_server.metric(name, expert=str(expert)) for expert in range(16)]
+    steering = {"ban": {"*": [0, 1]}, "force": {"*": [5]}, "bias": {"3": {"7": -20}}}
+    small_server.tokens(PROMPTS[0], {"mode": "sample", "seed": 1, "scope": "all", **steering})
+    used = [small_server.metric(name, expert=str(e)) - before[e] for e in range(16)]
+    num_tokens = len(PROMPTS[0]) + 31
+    assert used[0] == used[1] == 0
+    assert used[5] == num_tokens * 8
+    assert sum(used) == num_tokens * 8 * 4
