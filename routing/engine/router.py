@@ -81,6 +81,11 @@ def _galton_route(
     logits = router_logits.contiguous()
     if logits.dtype not in (torch.float32, torch.bfloat16):
         logits = logits.float()
+    # The kernel takes addresses and would not notice.
+    assert stock_weights.dtype is torch.float32, stock_weights.dtype
+    assert stock_ids.dtype is torch.int32, stock_ids.dtype
+    assert stock_weights.is_contiguous(), "vLLM's topk_weights are not contiguous"
+    assert stock_ids.is_contiguous(), "vLLM's topk_ids are not contiguous"
     route(
         logits.data_ptr(),
         logits.dtype is torch.bfloat16,
