@@ -12,6 +12,10 @@ from collections.abc import Sequence
 from server import preflight
 from server.settings import SettingError, Settings, positive_integer
 
+# How long open connections may take to end once the engine is stopped. vLLM kills an engine
+# that does not stop at once, and a stream that waits for it would wait for ever.
+GRACE_SECONDS = 2
+
 EPILOG = """\
 Every other flag is vLLM's and goes to vLLM unchanged: --host, --port, --api-key, --dtype,
 --max-model-len, --tensor-parallel-size, ... `galton serve --help=all` prints them all;
@@ -93,7 +97,7 @@ def serve(settings: Settings, vllm_argv: Sequence[str]) -> None:
     preflight.check_port(args.host, args.port)
     preflight.check_memory(args.model, args.kv_cache_memory_bytes)
     with quiet_failure():
-        uvloop.run(run_server(args))
+        uvloop.run(run_server(args, timeout_graceful_shutdown=GRACE_SECONDS))
 
 
 def inspect(args: argparse.Namespace) -> int:
