@@ -24,13 +24,14 @@ from routing.modes import MODES
 from routing.rule import (
     HIGHEST,
     LOWEST,
+    WEIGHTS,
     close_groups,
     compiled_rule,
     scale_to,
     weights_into,
 )
 
-_RENORMALIZE, _PRESERVE_MASS = 1, 2
+_RENORMALIZE, _PRESERVE_MASS = (WEIGHTS.index(w) for w in ("renormalize", "preserve_mass"))
 
 
 def _either(code: int, kernel: Any, other: Any) -> Any:

@@ -43,7 +43,7 @@ STATE = "state.pt"
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3MoeConfig:
-    """Eight MoE layers of 16 experts, 4 per token: 8.4 M parameters."""
+    """Eight MoE layers of 16 experts, 4 per token: 8.2 M parameters."""
     return Qwen3MoeConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=192,
