@@ -6,7 +6,7 @@ model's scores. The reference first, then the same, compiled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ class Token:
     gumbel: [E] the token's noise.
     gate: [E] -inf for an expert that may not be chosen, +inf for one that must be, else 0.
     rule: the layer's own. native_top_k: the model's own number of experts.
+    replayed: the experts that a trace holds for the token, best first.
     """
 
     logits: Floats
@@ -31,6 +32,7 @@ class Token:
     gate: Floats
     rule: RouterRule
     native_top_k: int
+    replayed: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def best(self, logits: Floats, count: int) -> Ids:
         """The `count` best experts by the model's own scores of `logits`."""
@@ -57,8 +59,9 @@ class CompiledToken(NamedTuple):
     """A `Token` with room to work in. Arrays are float64 [E] unless said otherwise.
 
     gated: whether `gate` holds anything but zeros. work: [4B], scratch: [2, 4B], where 4B
-    is the next multiple of 4. keys: int64 [E], see `set_keys`. ids: int32 [E], where a mode
-    leaves its choice.
+    is the next multiple of 4. keys: int64 [E], see `set_keys`. replayed: int16 [S], the
+    experts that a trace holds for the token, then -1. ids: int32 [E], where a mode leaves
+    its choice.
     """
 
     logits: Any
@@ -72,6 +75,7 @@ class CompiledToken(NamedTuple):
     work: Any
     scratch: Any
     keys: Any
+    replayed: Any
     ids: Any
 
 

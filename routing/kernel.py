@@ -31,7 +31,8 @@ from routing.rule import (
     weights_into,
 )
 
-_RENORMALIZE, _PRESERVE_MASS = (WEIGHTS.index(w) for w in ("renormalize", "preserve_mass"))
+_REPLAY = tuple(MODES).index("replay")
+_MODEL, _RENORMALIZE, _PRESERVE_MASS = range(len(WEIGHTS))
 
 
 def _either(code: int, kernel: Any, other: Any) -> Any:
@@ -82,6 +83,16 @@ def _fill_gate(gate, logits, clean, steering, work, scratch, rule):  # type: ign
             gate[e] = np.inf
 
 
+@njit(error_model="numpy")
+def _is_own(replayed, stock_ids):  # type: ignore[no-untyped-def]
+    """Whether the model's own router chose what a token replays, when recorded and now."""
+    num_slots, top_k = replayed.shape[0] - 1, stock_ids.shape[0]
+    same = replayed[num_slots] != 0 and (top_k == num_slots or replayed[top_k] < 0)
+    for j in range(top_k):
+        same &= replayed[j] == stock_ids[j]
+    return same
+
+
 @intrinsic
 def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
     """An integer as a pointer: making an array of a tensor costs 0.6 microseconds in Python."""
@@ -96,7 +107,7 @@ _SIGNATURE = (
     "void(int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, "
     "int64[::1], float64[:,::1], float64[:,::1], int64[::1], int32[::1], int64[::1], "
     "int64[::1], int64[::1], float64[:,:,::1], uint64[::1], boolean[::1], float32[:,:,::1], "
-    "int64[:,::1])"
+    "int16[:,:,::1], int64[:,::1])"
 )
 
 
@@ -131,6 +142,7 @@ def _compile(sources: int) -> Any:
         row_seed,
         row_steered,
         row_steering,
+        token_replayed,
         assignments,
     ):
         num_experts = assignments.shape[1]
@@ -161,6 +173,13 @@ def _compile(sources: int) -> Any:
 
         for t in range(total_tokens):
             row = token_row[t] if t < counted else -1
+            if (
+                row >= 0
+                and row_mode[row] == _REPLAY
+                and row_weights[row] == _MODEL
+                and _is_own(token_replayed[t, layer_row], stock_ids[t])
+            ):
+                row = -1
             if row < 0:
                 used = native_top_k
                 for j in range(native_top_k):
@@ -189,6 +208,7 @@ def _compile(sources: int) -> Any:
                     work,
                     scratch,
                     keys,
+                    token_replayed[t, layer_row, :num_slots],
                     ids,
                 )
                 used = min(_choose(row_mode[row], token, row_numbers[row, layer_row]), num_slots)
@@ -239,6 +259,8 @@ num_tokens: [1] tokens that are not padding; the rest is routed but never counte
 token_row: [T] the row of parameters a token follows, -1 for stock. token_position: [T].
 row_mode, row_weights: [R] place in MODES and in WEIGHTS. row_numbers: [R, L, P].
 row_seed: [R]. row_steered: [R] whether row_steering, [R, L, E], is to be read.
+token_replayed: [T, L, S + 1] of tokens that replay a trace, the recorded experts, then -1; last,
+    whether the model's own router had chosen them. Where it does so again, its weights stay.
 assignments: [L, E] counts of (token, expert), added to.
 """
 

@@ -6,6 +6,7 @@ Knows nothing of HTTP, tensors or vLLM.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from routing.modes.mode import Mode, Parameter
 from routing.rule import WEIGHTS
 from routing.seed import MAX_SEED
 from routing.spec import RouterSpec
+from routing.trace import Trace, TraceError, check_trace, parse_trace
 
 SCOPES: Final = ("decode", "all")
 STEERING: Final = ("ban", "force", "bias")
@@ -48,6 +50,7 @@ class Policy:
 
     values: of the mode's parameters, in their order. seed: None where no noise is drawn
     and none was given. steering: as the request gave it, {"ban": {layer: [expert, ...]}, ...}.
+    trace: what mode `replay` replays.
     """
 
     mode: str
@@ -56,6 +59,7 @@ class Policy:
     scope: str
     weights: str = "model"
     steering: Mapping[str, Any] | None = None
+    trace: Trace | None = None
 
     def __getitem__(self, name: str) -> Value:
         """The value of a parameter of the mode."""
@@ -99,7 +103,21 @@ class Policy:
         out["scope"] = self.scope
         if self.weights != "model":
             out["weights"] = self.weights
+        if self.trace is not None:
+            out["trace"] = self.trace.encode_base64()
         return {**out, **(self.steering or {})}
+
+    def shown(self) -> dict[str, Any]:
+        """`as_dict` as the client gets it: a trace is told of, not sent back."""
+        out = self.as_dict()
+        if self.trace is not None:
+            digest = hashlib.sha256(self.trace.encode()).hexdigest()
+            out["trace"] = {
+                "first_position": self.trace.first_position,
+                "tokens": len(self.trace.own),
+                "sha256": digest,
+            }
+        return out
 
 
 def _index(parameter: Parameter, value: Number) -> float:
@@ -120,7 +138,8 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
     given = {key: value for key, value in raw.items() if value is not None}
     mode = MODES[_choice("mode", given.get("mode", "top_k"), tuple(MODES))]
     own = [parameter.name for parameter in mode.parameters]
-    known = ("mode", *own, "seed", "scope", "weights", *STEERING)
+    known = ("mode", *own, "seed", "scope", "weights")
+    known = (*known, "trace") if mode.takes_trace else (*known, *STEERING)
     for key in raw:
         if key not in known:
             others = [m.name for m in MODES.values() if key in [p.name for p in m.parameters]]
@@ -139,13 +158,26 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
         mode.name,
         values,
         seed,
-        _choice("scope", given.get("scope", "decode"), SCOPES),
+        _choice("scope", given.get("scope", "all" if mode.takes_trace else "decode"), SCOPES),
         _choice("weights", given.get("weights", "model"), WEIGHTS),
         _steering(given, mode, values, spec),
+        _trace(given.get("trace"), spec) if mode.takes_trace else None,
     )
     if mode.draws_noise and seed is None:
         policy = replace(policy, seed=secrets.randbelow(MAX_SEED + 1))
     return policy
+
+
+def _trace(raw: object, spec: RouterSpec) -> Trace:
+    """The trace that a request brings, which must be one of this model."""
+    if raw is None:
+        raise PolicyError("routing.trace", raw, "a trace: mode 'replay' replays one")
+    try:
+        trace = parse_trace(raw, spec.layers, spec.num_experts)
+        check_trace(trace, spec)
+    except TraceError as error:
+        raise PolicyError("routing.trace", raw, f"a trace of this model: {error}") from None
+    return trace
 
 
 def _values(mode: Mode, given: Mapping[str, object], spec: RouterSpec) -> tuple[Value, ...]:

@@ -24,6 +24,7 @@ def select_experts(
     position: int = 0,
     steering: Floats | None = None,
     weights: str = "model",
+    replayed: Ids | None = None,
 ) -> tuple[Floats, Ids]:
     """Choose and weigh the experts of one token.
 
@@ -33,6 +34,7 @@ def select_experts(
     weights: `model`, the model's own rule on the chosen ones' clean logits; `renormalize`,
         those divided by their sum; `preserve_mass`, those scaled to the sum that the
         model's own choice would have.
+    replayed: the experts that a trace holds for the token, for mode `replay`.
     Returns topk_weights and topk_ids, both [k], best first.
     """
     z = clamp(router_logits)
@@ -42,7 +44,8 @@ def select_experts(
     gate = np.where(open_experts(rule, z, banned), 0.0, -np.inf)
     gate[forced] = np.inf
     noise = gumbel(seed, layer, position, z.size)
-    token = Token(z + bias, noise, gate, rule, native_top_k)
+    recorded = np.zeros(0, np.int64) if replayed is None else replayed
+    token = Token(z + bias, noise, gate, rule, native_top_k, recorded)
     ids = MODES[mode].select(token, numbers)
 
     topk_weights = model_weights(rule, z, ids)

@@ -15,12 +15,14 @@ class RouterSpec:
     num_experts: E, the same in every layer.
     top_k: K, the model's own number of experts per token.
     max_top_k: the server's `--max-experts-per-token`; K <= max_top_k <= E.
+    fingerprint: of the routers' weights, see `routing.trace`.
     """
 
     layers: tuple[int, ...]
     num_experts: int
     top_k: int
     max_top_k: int
+    fingerprint: str = "0" * 16
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form; `from_dict` gives the spec back."""

@@ -19,6 +19,7 @@ from routing.policy import Policy, parse_policy, steering_by_layer
 from routing.rule import NUMBERS, WEIGHTS, RouterRule, as_numbers
 from routing.seed import derive_seed
 from routing.spec import RouterSpec
+from routing.trace import Trace
 
 PHASES: Final = ("prefill", "decode")
 
@@ -78,6 +79,7 @@ class StepState:
     row_seed: npt.NDArray[np.uint64] = field(init=False)
     row_steered: npt.NDArray[np.bool_] = field(init=False)
     row_steering: npt.NDArray[np.float32] = field(init=False)
+    token_replayed: npt.NDArray[np.int16] = field(init=False)
     assignments: npt.NDArray[np.int64] = field(init=False)
     routed_tokens: npt.NDArray[np.int64] = field(init=False)
     row_request: list[RoutedRequest] = field(init=False)
@@ -101,6 +103,7 @@ class StepState:
         self.row_seed = np.zeros(num_rows, np.uint64)
         self.row_steered = np.zeros(num_rows, np.bool_)
         self.row_steering = np.zeros((num_rows, num_layers, num_experts), np.float32)
+        self.token_replayed = np.zeros((num_tokens, num_layers, self.spec.max_top_k + 1), np.int16)
         self.assignments = np.zeros((num_layers, num_experts), np.int64)
         self.routed_tokens = np.zeros((len(MODES), len(PHASES)), np.int64)
         self.row_request = [_STOCK] * num_rows
@@ -129,6 +132,10 @@ class StepState:
         position = self.token_position[:num_tokens]
         np.subtract(np.arange(num_tokens), (starts - num_computed_tokens)[token_row], out=position)
         follows_policy = position >= self._row_first_policy_position[token_row]
+        for row, request in enumerate(requests):
+            if request.policy is not None and request.policy.trace is not None:
+                tokens = slice(starts[row], starts[row] + num_scheduled_tokens[row])
+                follows_policy[tokens] &= self._replay(request.policy.trace, tokens)
         self.any_policy = bool(follows_policy.any())
         self.token_row[:num_tokens] = np.where(follows_policy, token_row, -1)
         self.num_tokens[0] = num_tokens
@@ -137,6 +144,18 @@ class StepState:
         phase = position >= self._row_num_prompt_tokens[token_row]
         counts = np.bincount(mode * len(PHASES) + phase, minlength=self.routed_tokens.size)
         self.routed_tokens += counts.reshape(self.routed_tokens.shape)
+
+    def _replay(self, trace: Trace, tokens: slice) -> npt.NDArray[np.bool_]:
+        """Copy a trace's experts for tokens of this step; which of them it holds, a mask."""
+        rows = self.token_position[tokens] - trace.first_position
+        held = (rows >= 0) & (rows < len(trace.own))
+        held[held] = trace.computed[rows[held]]
+        ids = trace.topk_ids[rows[held], :, : self.spec.max_top_k]
+        replayed = self.token_replayed[tokens]
+        replayed[...] = -1
+        replayed[held, :, : ids.shape[2]] = ids
+        replayed[held, :, -1] = trace.own[rows[held], None]
+        return held
 
     def kernel_arrays(self) -> tuple[npt.NDArray[Any], ...]:
         """What the kernel takes after a layer's own arguments, in its order."""
@@ -153,6 +172,7 @@ class StepState:
             self.row_seed,
             self.row_steered,
             self.row_steering,
+            self.token_replayed,
             self.assignments,
         )
 

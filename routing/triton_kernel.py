@@ -24,17 +24,16 @@ import triton.language as tl
 from routing import choice, rule
 from routing.modes import MODES, top_p
 
-_KNOWN_MODES: Final = ("top_k", "sample", "top_p", "head_sample", "uniform")
+_KNOWN_MODES: Final = ("top_k", "sample", "top_p", "head_sample", "uniform", "replay")
 if tuple(MODES) != _KNOWN_MODES:
     raise NotImplementedError(f"the GPU kernel knows the modes {_KNOWN_MODES}, not {tuple(MODES)}")
 
 # Triton reads a global only where it is a constexpr.
 _TOP_P, _HEAD_SAMPLE = (tl.constexpr(_KNOWN_MODES.index(m)) for m in ("top_p", "head_sample"))
 _SAMPLE, _UNIFORM = (tl.constexpr(_KNOWN_MODES.index(m)) for m in ("sample", "uniform"))
+_REPLAY = tl.constexpr(_KNOWN_MODES.index("replay"))
 _TOP_K_MASS = tl.constexpr(top_p.TOP_K_MASS)
-_RENORMALIZE, _PRESERVE_MASS = (
-    tl.constexpr(rule.WEIGHTS.index(w)) for w in ("renormalize", "preserve_mass")
-)
+_MODEL, _RENORMALIZE, _PRESERVE_MASS = (tl.constexpr(i) for i in range(len(rule.WEIGHTS)))
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = (
     tl.constexpr(i) for i in range(len(rule.SCORINGS))
 )
@@ -66,6 +65,7 @@ def route_triton(
     row_seed: torch.Tensor,
     row_steered: torch.Tensor,
     row_steering: torch.Tensor,
+    token_replayed: torch.Tensor,
     assignments: torch.Tensor,
 ) -> None:
     """Choose the experts of every token of one layer and count them.
@@ -99,6 +99,7 @@ def route_triton(
         row_seed,
         row_steered,
         row_steering,
+        token_replayed,
         assignments,
         NUM_LAYERS=assignments.shape[0],
         NUM_EXPERTS=num_experts,
@@ -134,6 +135,7 @@ def _route(  # type: ignore[no-untyped-def]
     row_seed,
     row_steered,
     row_steering,
+    token_replayed,
     assignments,
     NUM_LAYERS: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
@@ -148,11 +150,18 @@ def _route(  # type: ignore[no-untyped-def]
     row = tl.load(token_row + t, mask=counted, other=-1).to(tl.int64)
     topk_weights += t * NUM_SLOTS
     topk_ids += t * NUM_SLOTS
+    stock_weights += t * NATIVE_TOP_K
+    stock_ids += t * NATIVE_TOP_K
+    replayed = token_replayed + (t * NUM_LAYERS + layer_row) * (NUM_SLOTS + 1)
     assignments += layer_row * NUM_EXPERTS
+    if row >= 0:
+        replays = (tl.load(row_mode + row) == _REPLAY) & (tl.load(row_weights + row) == _MODEL)
+        if replays & _is_own(replayed, stock_ids, NATIVE_TOP_K, NUM_SLOTS, SLOT_LANES):
+            row = tl.full((), -1, tl.int64)
     if row < 0:
         _copy_stock(
-            stock_weights + t * NATIVE_TOP_K,
-            stock_ids + t * NATIVE_TOP_K,
+            stock_weights,
+            stock_ids,
             topk_weights,
             topk_ids,
             assignments,
@@ -176,6 +185,7 @@ def _route(  # type: ignore[no-untyped-def]
             tl.load(row_seed + row),
             tl.load(row_steered + row),
             row_steering + (row * NUM_LAYERS + layer_row) * NUM_EXPERTS,
+            replayed,
             assignments,
             NUM_EXPERTS,
             NATIVE_TOP_K,
@@ -183,6 +193,22 @@ def _route(  # type: ignore[no-untyped-def]
             LANES,
             SLOT_LANES,
         )
+
+
+@triton.jit
+def _is_own(  # type: ignore[no-untyped-def]
+    replayed,
+    stock_ids,
+    NATIVE_TOP_K: tl.constexpr,
+    NUM_SLOTS: tl.constexpr,
+    SLOT_LANES: tl.constexpr,
+):
+    """Whether the model's own router chose what a token replays, when recorded and now."""
+    slots = tl.arange(0, SLOT_LANES)
+    recorded = tl.load(replayed + slots, mask=slots < NUM_SLOTS, other=-1).to(tl.int32)
+    own = tl.load(stock_ids + slots, mask=slots < NATIVE_TOP_K, other=-1)
+    same = tl.sum((recorded != own).to(tl.int32)) == 0
+    return same & (tl.load(replayed + NUM_SLOTS) != 0)
 
 
 @triton.jit
@@ -224,6 +250,7 @@ def _route_token(  # type: ignore[no-untyped-def]
     seed,
     steered,
     steering,
+    replayed,
     assignments,
     NUM_EXPERTS: tl.constexpr,
     NATIVE_TOP_K: tl.constexpr,
@@ -270,7 +297,9 @@ def _route_token(  # type: ignore[no-untyped-def]
         seed,
         layer,
         position,
+        replayed,
         NATIVE_TOP_K,
+        NUM_SLOTS,
     )
     place = tl.where(place < NUM_SLOTS, place, _LAST)
     chosen = place < _LAST
@@ -323,7 +352,9 @@ def _choose(  # type: ignore[no-untyped-def]
     seed,
     layer,
     position,
+    replayed,
     NATIVE_TOP_K: tl.constexpr,
+    NUM_SLOTS: tl.constexpr,
 ):
     """The places that the mode gives; parameters: pointer to its numbers, see `routing.modes`."""
     first = tl.load(parameters)  # top_k, or top_p's own number
@@ -335,7 +366,12 @@ def _choose(  # type: ignore[no-untyped-def]
     if (mode == _SAMPLE) | (mode == _HEAD_SAMPLE) | (mode == _UNIFORM):
         noise = _gumbel(seed, layer, position, logits.shape[0])
 
-    if mode == _UNIFORM:
+    if mode == _REPLAY:
+        experts = tl.arange(0, logits.shape[0])
+        place = tl.full(logits.shape, _LAST, tl.int32)
+        for slot in range(NUM_SLOTS):
+            place = tl.where(experts == tl.load(replayed + slot), slot, place)
+    elif mode == _UNIFORM:
         place = _take_largest(_keys(noise, allowed, forced), first.to(tl.int32))
     elif mode == _SAMPLE:
         noisy = _selection_scores(logits + temperature * noise, real, scoring, has_bias, bias)

@@ -32,7 +32,9 @@ import vllm.v1.worker.cpu_worker  # noqa: F401
 from vllm import LLM, SamplingParams
 
 from routing.engine import REQUEST_KEY, engine_options
+from routing.spec import RouterSpec
 from tests.families import FAMILIES, VOCAB_SIZE, build
+from tests.traces import random_trace
 
 
 def _prompts() -> list[dict[str, Any]]:
@@ -45,8 +47,10 @@ PROMPTS = _prompts()
 SECONDS = 120
 
 
-def policies(top_k: int, max_top_k: int) -> dict[str, dict[str, Any]]:
+def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
     """One request's `routing` for each mode, and one that steers."""
+    top_k, max_top_k = spec.top_k, spec.max_top_k
+    trace = random_trace(spec, len(PROMPTS[-1]["prompt_token_ids"]))
     steering = {"ban": {"*": [0]}, "force": {"*": [3]}, "bias": {"*": {"1": 3.0, "2": -1.0}}}
     return {
         "top_k": {"mode": "top_k", "top_k": max_top_k, "weights": "preserve_mass"},
@@ -54,6 +58,7 @@ def policies(top_k: int, max_top_k: int) -> dict[str, dict[str, Any]]:
         "top_p": {"mode": "top_p", "top_p": 0.7, "max_experts": max_top_k, "mass": "full"},
         "head_sample": {"mode": "head_sample", "top_k": top_k, "head": 1, "seed": 2},
         "uniform": {"mode": "uniform", "seed": 3, "weights": "renormalize"},
+        "replay": {"mode": "replay", "trace": trace.encode_base64()},
         "steered": {"mode": "sample", "temperature": 0.5, "seed": 4, **steering},
     }
 
@@ -117,7 +122,7 @@ def _galton(path: Path) -> dict[str, Any]:
     spec = asyncio.run(attach(_Client(llm)))  # type: ignore[arg-type]
     greedy = _greedy(llm, PROMPTS)
     answers, problems = {}, {}
-    for name, policy in policies(top_k, max_top_k).items():
+    for name, policy in policies(spec).items():
         policy = {**policy, "scope": "all"}
         llm.collective_rpc("galton_listen")
         (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)

@@ -20,6 +20,7 @@ from routing.triton_kernel import _route
 
 types = {"*fp32": "router_logits stock_weights topk_weights row_steering", "i32": "layer_row",
          "*i32": "stock_ids topk_ids token_row", "*u64": "row_seed", "*i1": "row_steered",
+         "*i16": "token_replayed",
          "*i64": "layers num_tokens token_position row_mode row_weights assignments",
          "*fp64": "rule_numbers rule_correction_bias row_numbers"}
 signature = {name: kind for kind, names in types.items() for name in names.split()}

@@ -24,6 +24,7 @@ from routing.state import RoutedRequest, StepState
 from routing.triton_bench import our_router, torch_router
 from routing.triton_kernel import _gumbel, _words, route_triton
 from tests.kernels import Floats, Ints, spec_of, state_of, stock_choice
+from tests.traces import random_trace
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NOT_FINITE = [float("inf"), float("-inf"), float("nan")]
@@ -159,6 +160,10 @@ POLICIES: list[dict[str, Any]] = [
     {"mode": "head_sample", "top_k": 3, "head": 0, "pool": 6, "temperature": 3.0},
     {"mode": "uniform", "top_k": 4},
     {"mode": "uniform", "top_k": 8, "ban": {"*": [1, 4]}, "force": {"3": [0, 7]}},
+    {
+        "mode": "replay",
+        "trace": random_trace(spec_of(16, 4, 8), 4, first_position=14_000).encode_base64(),
+    },
 ]
 
 
@@ -213,6 +218,7 @@ def _expected(
         position=position,
         steering=steering,
         weights=policy.weights,
+        replayed=policy.trace.experts(position, 1) if policy.trace else None,
     )
 
 

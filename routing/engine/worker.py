@@ -208,11 +208,13 @@ def _disagreement(trace: LayerTrace, token: int, state: StepState, policy: Polic
     """What a token's experts and weights are, against the reference; None if they agree."""
     spec, layer_row = state.spec, trace.layer_row
     layer, rule = spec.layers[layer_row], state.rules[layer_row]
+    position = int(trace.token_position[token])
     names = [parameter.name for parameter in MODES[policy.mode].parameters]
     numbers = policy.numbers(len(spec.layers))[layer_row]
     steering = np.zeros(spec.num_experts)
     for expert, bias in steering_by_layer(policy.steering or {}, spec).get(layer, {}).items():
         steering[expert] = bias
+    replayed = policy.trace.experts(position, layer_row) if policy.trace else None
     weights, ids = select_experts(
         trace.router_logits[token],
         policy.mode,
@@ -221,9 +223,10 @@ def _disagreement(trace: LayerTrace, token: int, state: StepState, policy: Polic
         native_top_k=spec.top_k,
         seed=policy.seed or 0,
         layer=layer,
-        position=int(trace.token_position[token]),
+        position=position,
         steering=steering,
         weights=policy.weights,
+        replayed=replayed,
     )
     got = trace.topk_ids[token, : ids.size].tolist()
     if got != ids.tolist():

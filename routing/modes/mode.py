@@ -43,6 +43,7 @@ class Mode:
     draws_noise: whether the choice depends on the seed (where a temperature, if the mode
         has one, is above 0).
     most, least: the parameters that bound how many experts a token gets.
+    takes_trace: whether a request must bring the experts; they are not steered then.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Mode:
     draws_noise: bool = True
     most: str = "top_k"
     least: str = "top_k"
+    takes_trace: bool = False
 
 
 TOP_K: Final = Parameter(
