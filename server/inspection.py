@@ -148,7 +148,7 @@ def rows_of(facts: Facts) -> list[tuple[str, str]]:
         rows.append(("" if index else "modes", f"layers {span(layers)}: {text}"))
     for name, mode in facts["modes"].items():
         ranges = "; ".join(f"{p} {accepted}" for p, accepted in mode["parameters"].items())
-        rows.append((f"  {name}", f"{mode['meaning']} {ranges}"))
+        rows.append((f"  {name}", f"{mode['meaning']} {ranges}".rstrip()))
     return [*rows, *(("note", note) for note in facts["notes"])]
 
 
