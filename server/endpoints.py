@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
-from starlette.datastructures import State
+from starlette.datastructures import Headers, State
 from starlette.responses import Response
 from vllm.engine.protocol import EngineClient
 from vllm.entrypoints.anthropic import api_router as anthropic
-from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
-from vllm.entrypoints.openai.chat_completion import api_router as chat_completion
-from vllm.entrypoints.openai.chat_completion.protocol import BatchChatCompletionRequest
+from vllm.entrypoints.anthropic.protocol import AnthropicErrorResponse
 from vllm.entrypoints.openai.responses import api_router as responses
+from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import (
     load_aware_call,
@@ -35,14 +35,18 @@ from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.logger import init_logger
 
 from routing.engine.startup import attach
+from server.aliases import AliasedModels, read_presets
 from server.metrics import ExpertLoad, RefreshOnScrape
+from server.precedence import Asked
+from server.presets import UnknownPresetError
 from server.protocol import (
-    HEADER,
+    RoutedBatchRequest,
     RoutedChatCompletionRequest,
     RoutedCompletionRequest,
+    RoutedMessages,
+    RoutedMessagesRequest,
     RoutedRequest,
     RoutedResponsesRequest,
-    without_routing,
 )
 
 logger = init_logger("vllm.galton")
@@ -51,6 +55,10 @@ router = APIRouter()
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
     **{status: {"model": ErrorResponse} for status in (400, 404, 500, 501)},
+}
+_ANTHROPIC_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}},
+    **{status: {"model": AnthropicErrorResponse} for status in (400, 404, 500, 501)},
 }
 
 
@@ -68,9 +76,12 @@ class GaltonEndpoints:
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
     ) -> None:
-        """Self-test the routers and start counting. Raises SelfTestError."""
+        """Self-test the routers, start counting. Raises SelfTestError, PresetError."""
         assert engine_client is not None, "Galton needs an engine"
         spec = state.galton_router_spec = await attach(engine_client)
+        AliasedModels.adopt(state.openai_serving_models, read_presets(args).resolved(spec))
+        if state.anthropic_serving_messages is not None:
+            state.anthropic_serving_messages.__class__ = RoutedMessages
         load = ExpertLoad(
             spec,
             state.openai_serving_models.base_model_paths[0].name,
@@ -110,23 +121,33 @@ async def create_responses(request: RoutedResponsesRequest, raw_request: Request
     return await _answer(request, raw_request, "openai_serving_responses", "create_responses")
 
 
-def _refuse_routing(path: str, model: type[BaseModel], endpoint: Callable[..., Any]) -> None:
-    async def refuse_routing(request: Any, raw_request: Request) -> Response:
-        return await endpoint(request, raw_request)
-
-    refuse_routing.__doc__ = endpoint.__doc__
-    refuse_routing.__annotations__["request"] = without_routing(model)
-    router.post(path, dependencies=[Depends(validate_json_request)], responses=_RESPONSES)(
-        refuse_routing
-    )
-
-
-_refuse_routing("/v1/messages", AnthropicMessagesRequest, anthropic.create_messages)
-_refuse_routing(
+@router.post(
     "/v1/chat/completions/batch",
-    BatchChatCompletionRequest,
-    chat_completion.create_batch_chat_completion,
+    dependencies=[Depends(validate_json_request)],
+    responses=_RESPONSES,
 )
+@with_cancellation
+@load_aware_call
+async def create_batch(request: RoutedBatchRequest, raw_request: Request) -> Response:
+    """vLLM's chat completions of several conversations; `routing` chooses the experts."""
+    serving, method = "openai_serving_chat_batch", "create_batch_chat_completion"
+    return await _answer(request, raw_request, serving, method)
+
+
+@router.post(
+    "/v1/messages", dependencies=[Depends(validate_json_request)], responses=_ANTHROPIC_RESPONSES
+)
+@with_cancellation
+@load_aware_call
+async def create_messages(request: RoutedMessagesRequest, raw_request: Request) -> Response:
+    """Anthropic's messages; `routing` chooses the experts."""
+    try:
+        return await _answer(request, raw_request, "anthropic_serving_messages", "create_messages")
+    except Exception as error:  # in Anthropic's shape, as vLLM does
+        answer = create_error_response(error)
+        if answer.error.code >= 500:
+            logger.exception("/v1/messages failed")
+        return anthropic.translate_error_response(answer)
 
 
 async def _answer(
@@ -137,38 +158,50 @@ async def _answer(
     handler = getattr(state, serving)
     if handler is None:
         raise NotImplementedError(f"The model does not support {raw_request.url.path}")
-    request.resolve_routing(
-        raw_request.headers.get(HEADER),
-        state.galton_router_spec,
-        allow_steering=state.args.galton_settings.allow_request_steering,
-    )
-    answer = await getattr(handler, method)(request, raw_request)
+    answer = _settle(request, raw_request.headers, state)
+    answer = answer or await getattr(handler, method)(request, raw_request)
 
+    is_message = isinstance(request, RoutedMessagesRequest)
     if isinstance(answer, ErrorResponse):
+        if is_message:
+            return anthropic.translate_error_response(answer)
         return JSONResponse(answer.model_dump(mode="json"), status_code=answer.error.code)
     headers = request.routing_headers()
     if isinstance(answer, BaseModel):
         wanted = raw_request.headers.get("endpoint-load-metrics-format", "")
+        body = answer.model_dump(mode="json", by_alias=True, exclude_none=is_message)
         return JSONResponse(
-            {**answer.model_dump(mode="json", by_alias=True), "routing": request.routing_echo()},
+            {**body, "routing": request.routing_echo()},
             headers={**headers, **(metrics_header(wanted) or {})},
         )
     if isinstance(request, RoutedResponsesRequest):
         events = responses._convert_stream_to_sse_events(_echo_in_events(answer, request))
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    if is_message:
+        stream = echo_in_stream(answer, request, _is_message_delta)
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
     include_usage, _ = should_include_usage(
         getattr(request, "stream_options", None), state.args.enable_force_include_usage
     )
-    stream = echo_in_stream(
-        answer,
-        json.dumps(request.routing_echo(), separators=(",", ":")),
-        num_choices=request.num_choices(),
-        include_usage=include_usage,
-    )
+    is_last = _has_usage if include_usage else _Finish(request)
     interval = float(getattr(state.args, "sse_keep_alive_interval", 0))
-    return StreamingResponse(
-        with_sse_keep_alive(stream, interval), media_type="text/event-stream", headers=headers
-    )
+    stream = with_sse_keep_alive(echo_in_stream(answer, request, is_last), interval)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+def _settle(request: RoutedRequest, headers: Headers, state: State) -> ErrorResponse | None:
+    """Settle the policy; what to answer where it names a preset that does not exist."""
+    presets = state.openai_serving_models.presets
+    try:
+        request.settle_routing(
+            Asked.of(request.routing, getattr(request, "model", None), headers, presets),
+            presets,
+            state.galton_router_spec,
+            allow_steering=state.args.galton_settings.allow_request_steering,
+        )
+    except UnknownPresetError as error:
+        return create_error_response(str(error), "NotFoundError", HTTPStatus.NOT_FOUND, "routing")
+    return None
 
 
 async def _echo_in_events(
@@ -182,22 +215,37 @@ async def _echo_in_events(
 
 
 async def echo_in_stream(
-    stream: AsyncIterator[str], routing: str, *, num_choices: int, include_usage: bool
+    stream: AsyncIterator[str], request: RoutedRequest, is_last: Callable[[str], bool]
 ) -> AsyncGenerator[str, None]:
-    """Put `routing` (JSON) on the last chunk: the one with `usage`, else the last to finish.
+    """Put `routing` on the chunk that `is_last`: none is held back, no other is touched.
 
-    No chunk is held back, and none but the last is touched. The searched strings cannot
-    stand inside JSON text: its quotes would be escaped.
+    Called for every chunk, in order. What it searches for cannot stand inside JSON text:
+    its quotes would be escaped.
     """
-    unfinished = num_choices
     async for chunk in stream:
-        if include_usage:
-            last = '"choices":[]' in chunk
-        elif finished := chunk.count('"finish_reason":"'):
-            unfinished -= finished
-            last = unfinished == 0
-        else:
-            last = False
-        if last:
+        if is_last(chunk):
+            routing = json.dumps(request.routing_echo(), separators=(",", ":"))
             chunk = f'{chunk.rstrip()[:-1]},"routing":{routing}}}\n\n'
         yield chunk
+
+
+def _has_usage(chunk: str) -> bool:
+    """The chunk with `usage`, which has no choices."""
+    return '"choices":[]' in chunk
+
+
+def _is_message_delta(event: str) -> bool:
+    """Anthropic's event with `usage`."""
+    return event.startswith("event: message_delta")
+
+
+class _Finish:
+    """The chunk with which the last of a request's choices finishes."""
+
+    def __init__(self, request: RoutedRequest) -> None:
+        self.unfinished = request.num_choices()
+
+    def __call__(self, chunk: str) -> bool:
+        finished = chunk.count('"finish_reason":"')
+        self.unfinished -= finished
+        return bool(finished) and self.unfinished == 0

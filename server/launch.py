@@ -12,10 +12,12 @@ from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.logger import configure_logging_from_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-from models.demo import CHECKPOINT
+from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
 from routing.engine.startup import SelfTestError
+from server.aliases import read_presets
 from server.preflight import CannotStartError
+from server.presets import PresetError
 from server.settings import Settings
 
 # Before the user's own flags, which win. Eager: a model this small gains little from
@@ -34,8 +36,10 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         FlexibleArgumentParser(prog="galton serve", usage="galton serve [MODEL] [flags]")
     )
     args = parser.parse_args(list(argv))
+    presets = settings.presets
     if args.model_tag is None and args.model == parser.get_default("model"):
         args = parser.parse_args([str(CHECKPOINT), *DEMO_FLAGS, *argv])
+        presets = presets or str(PRESETS)
     if args.model_tag is not None:
         args.model = args.model_tag
     configure_logging_from_args(args)
@@ -49,6 +53,8 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     args.worker_cls = options["worker_cls"]
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings
+    args.galton_presets = presets
+    _check_presets(args)
     _check_model(args)
     return args
 
@@ -69,6 +75,14 @@ def _refuse_unsupported(args: Namespace) -> None:
             raise CannotStartError(f"{flag} is not supported by Galton yet: leave it out")
     if CONFIG_KEY in (args.additional_config or {}):
         raise CannotStartError(f"--additional-config: the key '{CONFIG_KEY}' is Galton's own")
+
+
+def _check_presets(args: Namespace) -> None:
+    """Refuse a presets file as far as it can be judged before the engine starts."""
+    try:
+        read_presets(args)
+    except PresetError as error:
+        raise CannotStartError(str(error)) from None
 
 
 def _check_model(args: Namespace) -> None:
@@ -98,7 +112,7 @@ def quiet_failure() -> Iterator[None]:
     """Turn a failed start into one line; vLLM has logged its own reason above it."""
     try:
         yield
-    except SelfTestError as error:
+    except (SelfTestError, PresetError) as error:
         raise CannotStartError(str(error)) from None
     except RuntimeError as error:
         if "initialization failed" not in str(error):

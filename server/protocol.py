@@ -5,23 +5,28 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from pydantic import BaseModel, Field, PrivateAttr, create_model
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+from pydantic import BaseModel, Field, PrivateAttr
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
+from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
+from vllm.entrypoints.openai.chat_completion.protocol import (
+    BatchChatCompletionRequest,
+    ChatCompletionRequest,
+)
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from routing.engine import REQUEST_KEY
-from routing.engine.frontend import invalid, resolve
+from routing.engine.frontend import invalid, travelling
 from routing.modes import MODES
 from routing.modes.mode import Parameter
-from routing.policy import SCOPES, Policy, PolicyError, parse_policy
+from routing.policy import SCOPES, Policy, PolicyError
 from routing.rule import WEIGHTS
 from routing.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
-
-HEADER: Final = "x-routing-policy"
+from server.precedence import HEADER, Asked, settle
+from server.presets import Presets
 
 
 def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
@@ -64,20 +69,16 @@ class RoutedRequest(BaseModel):
         json_schema_extra=SCHEMA,
     )
     _policy: Policy = PrivateAttr()
+    _preset: str | None = PrivateAttr(default=None)
+    _include: tuple[str, ...] = PrivateAttr(default=())
     _spec: RouterSpec = PrivateAttr()
 
-    def resolve_routing(
-        self, header: str | None, spec: RouterSpec, *, allow_steering: bool
+    def settle_routing(
+        self, asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: bool
     ) -> None:
-        """Settle the policy: the field, else the header, else the model's own routing.
-
-        Raises VLLMValidationError, which vLLM answers with a 400.
-        """
+        """Settle the policy. Raises VLLMValidationError, a 400, and UnknownPresetError, a 404."""
         try:
-            raw = self.routing if self.routing is not None else _from_header(header)
-            self._policy = parse_policy(
-                {} if raw is None else raw, spec, allow_steering=allow_steering
-            )
+            settled = settle(asked, presets, spec, allow_steering=allow_steering)
         except PolicyError as error:
             raise invalid(error) from error
         if REQUEST_KEY in (getattr(self, "vllm_xargs", None) or {}):
@@ -85,6 +86,8 @@ class RoutedRequest(BaseModel):
                 f"vllm_xargs must not hold the key '{REQUEST_KEY}': use the field '{REQUEST_KEY}'",
                 parameter="vllm_xargs",
             )
+        self._policy, self._preset = settled.policy, settled.preset
+        self._include = settled.include
         self._spec = spec
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
@@ -98,9 +101,9 @@ class RoutedRequest(BaseModel):
             *args, **kwargs
         )
         params.n = num_choices
-        travelling = resolve(self._policy.as_dict(), self._spec, choice=self._first_choice())
-        if travelling is not None:
-            params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: travelling}
+        policy = travelling(self._policy, self._spec, choice=self._first_choice())
+        if policy is not None:
+            params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: policy}
         return params
 
     def _first_choice(self) -> int:
@@ -111,7 +114,7 @@ class RoutedRequest(BaseModel):
         """Beams are requests of vLLM's own making and carry no policy: refused, not ignored."""
         if not self._policy.is_stock(self._spec):
             raise VLLMValidationError(
-                "routing must be left out with beam search: beams follow the model's own routing",
+                "routing must be the model's own with beam search, which no other policy reaches",
                 parameter="routing",
             )
         params: BeamSearchParams = super().to_beam_search_params(*args, **kwargs)  # type: ignore[misc]
@@ -128,6 +131,8 @@ class RoutedRequest(BaseModel):
         a request with that seed and n = 1 gets that choice's noise.
         """
         out: dict[str, Any] = {"policy": self._policy.as_dict()}
+        if self._preset is not None:
+            out["preset"] = self._preset
         seed, num_choices = self._policy.seed, self.num_choices()
         if self._policy.draws_noise() and seed is not None and num_choices > 1:
             out["choice_seeds"] = [derive_seed(seed, choice) for choice in range(num_choices)]
@@ -139,18 +144,23 @@ class RoutedRequest(BaseModel):
         return {HEADER: policy, "access-control-expose-headers": HEADER}
 
 
-def _from_header(header: str | None) -> object:
-    if header is None:
-        return None
-    try:
-        return json.loads(header)
-    except ValueError:
-        accepted = 'a JSON object such as {"mode": "sample"}'
-        raise PolicyError(f"header {HEADER}", header, accepted) from None
-
-
 class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
     """`POST /v1/chat/completions` with the `routing` field."""
+
+    _choice: int = PrivateAttr(default=0)
+
+    @classmethod
+    def under(
+        cls, owner: RoutedRequest, chat: ChatCompletionRequest, *, choice: int = 0
+    ) -> RoutedChatCompletionRequest:
+        """`chat`, which vLLM made of the request `owner`, routed as `owner` asked."""
+        routed = cls.model_construct(chat.model_fields_set, **dict(chat))
+        routed._policy, routed._spec = owner._policy, owner._spec
+        routed._choice = choice
+        return routed
+
+    def _first_choice(self) -> int:
+        return self._choice
 
 
 class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
@@ -171,7 +181,31 @@ class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
     """`POST /v1/responses` with the `routing` field."""
 
 
-def without_routing(model: type[BaseModel]) -> type[BaseModel]:
-    """`model` for an endpoint that cannot route yet: refuses `routing`, which it would ignore."""
-    unsupported = Field(default=None, description="Not supported by this endpoint yet.")
-    return create_model(model.__name__, __base__=model, routing=(None, unsupported))
+class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
+    """`POST /v1/chat/completions/batch` with the `routing` field: a choice per conversation."""
+
+    def to_chat_completion_request(self, messages: list[Any]) -> RoutedChatCompletionRequest:
+        """vLLM calls this with each of `self.messages`, the very object."""
+        choice = next(i for i, own in enumerate(self.messages) if own is messages)
+        chat = super().to_chat_completion_request(messages)
+        return RoutedChatCompletionRequest.under(self, chat, choice=choice)
+
+    def num_choices(self) -> int:
+        """One for each conversation."""
+        return len(self.messages)
+
+
+class RoutedMessagesRequest(RoutedRequest, AnthropicMessagesRequest):
+    """`POST /v1/messages` with the `routing` field."""
+
+
+class RoutedMessages(AnthropicServingMessages):
+    """vLLM's handler of Anthropic's messages, which makes chat completions of them."""
+
+    @classmethod
+    def to_chat_completion_request(cls, anthropic_request: Any, **kwargs: Any) -> Any:
+        """Hand the policy on to the chat completion."""
+        chat = super().to_chat_completion_request(anthropic_request, **kwargs)
+        if isinstance(anthropic_request, RoutedMessagesRequest):
+            return RoutedChatCompletionRequest.under(anthropic_request, chat)
+        return chat

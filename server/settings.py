@@ -67,6 +67,13 @@ class Settings:
         "",
         "let any request ban, force or bias experts; bans can strip a model's refusals",
     )
+    presets: str | None = _setting(
+        None,
+        str,
+        "FILE",
+        "policies with names, in TOML; each is a model of its own (default: none; with the "
+        "bundled demo, its own)",
+    )
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -6,18 +6,36 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import Server, galton, running
+from tests.servers import DEMO, Server, galton, running
+
+MORE_PRESETS = """
+[presets.seven]
+routing = { mode = "sample", temperature = 0.7, seed = 7 }
+
+[presets.steered.routing]
+mode = "sample"
+seed = 7
+ban = { "*" = [0, 1] }
+"""
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`galton serve` as README says, with flags that let tests see more: small cache blocks."""
+    """`galton serve` as README says, with flags that let tests see more: small cache blocks,
+    and an endpoint whose sampling parameters are not Galton's making.
+
+    Beside its log lies its presets.toml: the demo's, and some more.
+    """
     log = tmp_path_factory.mktemp("server") / "log"
+    presets = log.with_name("presets.toml")
+    presets.write_text((DEMO.parent / "presets.toml").read_text() + MORE_PRESETS)
     command = galton(
         "serve",
+        f"--presets={presets}",
         "--max-experts-per-token=8",
         "--enable-prompt-tokens-details",
         "--block-size=32",
+        "--enable-scale-out",
     )
     with running(command, log) as started:
         yield started

@@ -116,8 +116,9 @@ def _galton(path: Path) -> dict[str, Any]:
     max_top_k = 1 if top_k == 1 else top_k + 2
     llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
     # With numba behind them: not before the engine, see `routing.engine.register`.
-    from routing.engine.frontend import resolve
+    from routing.engine.frontend import travelling
     from routing.engine.startup import attach
+    from routing.policy import parse_policy
 
     spec = asyncio.run(attach(_Client(llm)))  # type: ignore[arg-type]
     greedy = _greedy(llm, PROMPTS)
@@ -126,7 +127,8 @@ def _galton(path: Path) -> dict[str, Any]:
         policy = {**policy, "scope": "all"}
         llm.collective_rpc("galton_listen")
         (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)
-        (problems[name],) = llm.collective_rpc("galton_check", args=(resolve(policy, spec),))
+        checked = travelling(parse_policy(policy, spec), spec)
+        (problems[name],) = llm.collective_rpc("galton_check", args=(checked,))
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 

@@ -4,3 +4,4 @@ from pathlib import Path
 from typing import Final
 
 CHECKPOINT: Final = Path(__file__).parent / "checkpoint"
+PRESETS: Final = Path(__file__).parent / "presets.toml"

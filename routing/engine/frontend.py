@@ -16,7 +16,7 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
 from routing.engine import REQUEST_KEY, config_of, policy_of, wrap
-from routing.policy import PolicyError, parse_policy
+from routing.policy import Policy, PolicyError, parse_policy
 from routing.spec import RouterSpec
 
 
@@ -26,18 +26,20 @@ def install() -> None:
     wrap(ParentRequest, "_get_child_sampling_params", _child_sampling_params)
 
 
-def resolve(
-    raw: object, spec: RouterSpec, *, choice: int = 0, allow_steering: bool = True
-) -> dict[str, Any] | None:
+class Checked(dict[str, Any]):
+    """A policy as it travels to the workers, checked by whoever made it.
+
+    JSON makes no such object, so no client can pass anything off as checked.
+    """
+
+
+def travelling(policy: Policy, spec: RouterSpec, *, choice: int = 0) -> Checked | None:
     """The form in which a policy travels to the workers; None for stock routing.
 
     choice: number of the first choice that this policy serves. A list of prompts starts
     one engine request per prompt; see `derive_seed`.
     """
-    policy = parse_policy(raw, spec, allow_steering=allow_steering)
-    if policy.is_stock(spec):
-        return None
-    return {**policy.as_dict(), "choice": choice}
+    return None if policy.is_stock(spec) else Checked(policy.as_dict(), choice=choice)
 
 
 def invalid(error: PolicyError) -> VLLMValidationError:
@@ -58,6 +60,18 @@ def _process_inputs(
     asked = policy_of(params) if isinstance(params, SamplingParams) else None
     if config is None or asked is None:
         return original(self, request_id, prompt, params, *args, **kwargs)
+    policy = asked if isinstance(asked, Checked) else _check(asked, config)
+    request = original(self, request_id, prompt, params, *args, **kwargs)
+    # A new dictionary: the caller's sampling parameters may serve other requests too.
+    extra_args = {k: v for k, v in params.extra_args.items() if k != REQUEST_KEY}
+    if policy is not None:
+        extra_args[REQUEST_KEY] = dict(policy)
+    request.sampling_params.extra_args = extra_args
+    return request
+
+
+def _check(asked: object, config: dict[str, Any]) -> Checked | None:
+    """A policy from an endpoint or a caller that has not checked it."""
     spec = RouterSpec.from_dict(config["router_spec"])
     try:
         choice = 0
@@ -67,16 +81,10 @@ def _process_inputs(
         if type(choice) is not int or choice < 0:
             raise PolicyError("routing.choice", choice, "an integer from 0")
         allowed = config["allow_request_steering"]
-        policy = resolve(asked, spec, choice=choice, allow_steering=allowed)
+        policy = parse_policy(asked, spec, allow_steering=allowed)
     except PolicyError as error:
         raise invalid(error) from error
-    request = original(self, request_id, prompt, params, *args, **kwargs)
-    # A new dictionary: the caller's sampling parameters may serve other requests too.
-    extra_args = {k: v for k, v in params.extra_args.items() if k != REQUEST_KEY}
-    if policy is not None:
-        extra_args[REQUEST_KEY] = policy
-    request.sampling_params.extra_args = extra_args
-    return request
+    return travelling(policy, spec, choice=choice)
 
 
 def _child_sampling_params(

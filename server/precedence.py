@@ -1,0 +1,134 @@
+"""Which of the policies that a request could follow it does follow.
+
+Highest first: the body's field, the header, the model's alias, the API key's preset, the
+server's default, the model's own routing. The highest that names a policy replaces all
+below; an object that names only `seed` or `include` leaves the policy to those below.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from routing.policy import Policy, PolicyError, parse_policy
+from routing.spec import RouterSpec
+from server.presets import Presets
+
+HEADER: Final = "x-routing-policy"
+INCLUDE: Final = ("stats", "trace")
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where a request may name its policy.
+
+    body: the field `routing`, an object or a preset's name. header: JSON of such an object
+    or name, or the bare name. alias, key: the presets of the model's name and of the API key.
+    """
+
+    body: object = None
+    header: str | None = None
+    alias: str | None = None
+    key: str | None = None
+
+    @classmethod
+    def of(
+        cls, routing: object, model: str | None, headers: Mapping[str, str], presets: Presets
+    ) -> Asked:
+        """What a request with that field `routing`, model and headers asks."""
+        return cls(
+            routing,
+            headers.get(HEADER),
+            presets.aliases.get(model or ""),
+            presets.of_key(_api_key(headers)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The policy in force, and the preset it came from, if any.
+
+    include: what the answer shall carry about the routing; not part of the policy.
+    """
+
+    policy: Policy
+    preset: str | None = None
+    include: tuple[str, ...] = ()
+
+
+def settle(asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: bool) -> Settled:
+    """Find the policy in force and check it; a seed is drawn where none is named.
+
+    allow_steering: whether requests may steer; presets always may, the operator wrote them.
+    Raises PolicyError, or UnknownPresetError.
+    """
+    policy: Mapping[str, Any] = {}
+    preset, seed, include = None, None, None
+    for source in _sources(asked, presets):
+        if source is None:
+            continue
+        if isinstance(source, str):
+            preset = presets.get(source)
+            policy = preset.routing
+            break
+        own = _object(source)
+        asked_include = own.pop("include", None)
+        include = asked_include if include is None else include
+        seed = own.get("seed") if seed is None else seed
+        if own.keys() - {"seed"}:
+            policy = own
+            break
+    if seed is not None:
+        policy = {**policy, "seed": seed}
+    return Settled(
+        parse_policy(policy, spec, allow_steering=allow_steering or preset is not None),
+        preset.name if preset is not None else None,
+        _included(include),
+    )
+
+
+def _sources(asked: Asked, presets: Presets) -> Iterator[object]:
+    """Highest first; a header that a policy in the body makes idle is not looked at."""
+    yield asked.body
+    yield _from_header(asked.header)
+    yield asked.alias
+    yield asked.key
+    yield presets.default
+
+
+def _object(source: object) -> dict[str, Any]:
+    if not isinstance(source, Mapping):
+        accepted = "an object such as {'mode': 'sample', 'seed': 7}, or a preset's name"
+        raise PolicyError("routing", source, accepted)
+    return dict(source)
+
+
+def _included(include: object) -> tuple[str, ...]:
+    if include is None:
+        return ()
+    if not isinstance(include, list) or any(part not in INCLUDE for part in include):
+        accepted = "a list of " + " or ".join(f"'{part}'" for part in INCLUDE)
+        raise PolicyError("routing.include", include, accepted)
+    return tuple(dict.fromkeys(include))
+
+
+def _from_header(header: str | None) -> object:
+    if header is None or _NAME.fullmatch(header):
+        return header
+    try:
+        return json.loads(header)
+    except (ValueError, RecursionError):
+        accepted = 'a JSON object such as {"mode": "sample"}, or a preset\'s name'
+        raise PolicyError(f"header {HEADER}", header, accepted) from None
+
+
+def _api_key(headers: Mapping[str, str]) -> str | None:
+    """As OpenAI's, Anthropic's and Azure's clients send it."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return headers.get("x-api-key") or headers.get("api-key")
