@@ -68,7 +68,7 @@ class Checkpoint:
 
 def read_checkpoint(model: str) -> Checkpoint:
     """Describe a directory or a Hugging Face name. Raises CheckpointError."""
-    path = _config_path(model)
+    path = config_path(model)
     architecture, config = _read_config(model, path)
     try:
         spec = moe_spec(architecture, config.get_text_config())
@@ -103,7 +103,7 @@ def read_checkpoint(model: str) -> Checkpoint:
     )
 
 
-def _config_path(model: str) -> Path:
+def config_path(model: str) -> Path:
     """config.json in a directory, in the cache of downloads, or downloaded now."""
     directory = Path(model).expanduser()
     if directory.is_dir():
@@ -168,17 +168,13 @@ def _shapes_on_meta(architecture: str, config: Any) -> dict[str, Shape] | None:
 
 def _stored_tensors(directory: Path) -> tuple[dict[str, Shape] | None, int | None]:
     """Shapes and bytes of all tensors in a directory; None unless every file is there."""
-    files = sorted(directory.glob("*.safetensors"))
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        names = set(json.loads(index.read_text())["weight_map"].values())
-        files = [directory / name for name in sorted(names)]
-    if not files or not all(file.exists() for file in files):
+    files = weight_files(directory)
+    if not files:
         return None, None
     shapes: dict[str, Shape] = {}
     num_bytes = 0
     for file in files:
-        for name, tensor in _header(file).items():
+        for name, tensor in header(file).items():
             if name != "__metadata__":
                 shapes[name] = tuple(tensor["shape"])
                 begin, end = tensor["data_offsets"]
@@ -186,7 +182,17 @@ def _stored_tensors(directory: Path) -> tuple[dict[str, Shape] | None, int | Non
     return shapes, num_bytes
 
 
-def _header(file: Path) -> dict[str, Any]:
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a checkpoint; none unless every one is there."""
+    files = sorted(directory.glob("*.safetensors"))
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+        files = [directory / name for name in sorted(names)]
+    return files if all(file.exists() for file in files) else []
+
+
+def header(file: Path) -> dict[str, Any]:
     """The header of a safetensors file: 8 bytes of length, then JSON."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from routing.modes import MAX_PARAMETERS, MODES
 from routing.policy import Policy, parse_policy, steering_by_layer
+from routing.record import Rows
 from routing.rule import NUMBERS, WEIGHTS, RouterRule, as_numbers
 from routing.seed import derive_seed
 from routing.spec import RouterSpec
@@ -29,24 +30,32 @@ class RoutedRequest:
     """What the engine needs to know of one live request.
 
     policy: None for stock routing. num_prompt_tokens: tokens the request came with.
+    include: what is to be recorded of its tokens, see `routing.record`; unsent: their rows
+    that have not left the worker yet.
     """
 
     policy: Policy | None
     num_prompt_tokens: int
+    include: tuple[str, ...] = ()
+    unsent: list[Rows] = field(default_factory=list, compare=False)
 
     @classmethod
     def of(
-        cls, resolved: Mapping[str, Any] | None, num_prompt_tokens: int, spec: RouterSpec
+        cls,
+        resolved: Mapping[str, Any] | None,
+        num_prompt_tokens: int,
+        spec: RouterSpec,
+        *,
+        choice: int = 0,
+        include: Sequence[str] = (),
     ) -> RoutedRequest:
-        """From the resolved policy that travels with a request; `choice` is its child number."""
+        """From a resolved policy and the number of the request's choice."""
         if resolved is None:
-            return cls(None, num_prompt_tokens)
-        asked = dict(resolved)
-        choice = asked.pop("choice", 0)
-        policy = parse_policy(asked, spec)
+            return cls(None, num_prompt_tokens, tuple(include))
+        policy = parse_policy(resolved, spec)
         if policy.seed is not None:
             policy = replace(policy, seed=derive_seed(policy.seed, choice))
-        return cls(policy, num_prompt_tokens)
+        return cls(policy, num_prompt_tokens, tuple(include))
 
 
 _STOCK = RoutedRequest(None, 0)

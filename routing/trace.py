@@ -198,13 +198,13 @@ def join(parts: Iterable[Trace]) -> Trace:
     weights = None if first.topk_weights is None else np.zeros(ids.shape, np.float32)
     own = np.zeros(end, np.bool_)
     for part in parts:
-        at = slice(part.first_position, part.end)
-        slots = part.topk_ids.shape[2]
+        held = np.flatnonzero(part.computed)
+        at, slots = held + part.first_position, part.topk_ids.shape[2]
         ids[at] = -1
-        ids[at, :, :slots], own[at] = part.topk_ids, part.own
+        ids[at, :, :slots], own[at] = part.topk_ids[held], part.own[held]
         if weights is not None and part.topk_weights is not None:
             weights[at] = 0
-            weights[at, :, :slots] = part.topk_weights
+            weights[at, :, :slots] = part.topk_weights[held]
     return replace(first, topk_ids=ids, own=own, topk_weights=weights, first_position=0)
 
 

@@ -34,6 +34,7 @@ from vllm.entrypoints.serve.utils.orca_metrics import metrics_header
 from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 from vllm.logger import init_logger
 
+from models.fingerprint import fingerprint
 from routing.engine.startup import attach
 from server.aliases import AliasedModels, read_presets
 from server.metrics import ExpertLoad, RefreshOnScrape
@@ -78,7 +79,7 @@ class GaltonEndpoints:
     ) -> None:
         """Self-test the routers, start counting. Raises SelfTestError, PresetError."""
         assert engine_client is not None, "Galton needs an engine"
-        spec = state.galton_router_spec = await attach(engine_client)
+        spec = state.galton_router_spec = await attach(engine_client, fingerprint(args.model))
         AliasedModels.adopt(state.openai_serving_models, read_presets(args).resolved(spec))
         if state.anthropic_serving_messages is not None:
             state.anthropic_serving_messages.__class__ = RoutedMessages
@@ -217,15 +218,16 @@ async def _echo_in_events(
 async def echo_in_stream(
     stream: AsyncIterator[str], request: RoutedRequest, is_last: Callable[[str], bool]
 ) -> AsyncGenerator[str, None]:
-    """Put `routing` on the chunk that `is_last`: none is held back, no other is touched.
+    """Put `routing` on the chunk that `is_last`, and on others that have something to trace.
 
-    Called for every chunk, in order. What it searches for cannot stand inside JSON text:
-    its quotes would be escaped.
+    No chunk is held back. `is_last` is called for every chunk, in order; what it searches
+    for cannot stand inside JSON text: its quotes would be escaped.
     """
     async for chunk in stream:
-        if is_last(chunk):
-            routing = json.dumps(request.routing_echo(), separators=(",", ":"))
-            chunk = f'{chunk.rstrip()[:-1]},"routing":{routing}}}\n\n'
+        routing = request.routing_echo() if is_last(chunk) else request.routing_news()
+        if routing is not None:
+            told = json.dumps(routing, separators=(",", ":"))
+            chunk = f'{chunk.rstrip()[:-1]},"routing":{told}}}\n\n'
         yield chunk
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
+from routing.record import INCLUDE
 from routing.spec import RouterSpec
 from server.presets import Presets
 
 HEADER: Final = "x-routing-policy"
-INCLUDE: Final = ("stats", "trace")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -113,6 +113,8 @@ def _included(include: object) -> tuple[str, ...]:
     if not isinstance(include, list) or any(part not in INCLUDE for part in include):
         accepted = "a list of " + " or ".join(f"'{part}'" for part in INCLUDE)
         raise PolicyError("routing.include", include, accepted)
+    if "weights" in include and "trace" not in include:
+        raise PolicyError("routing.include", include, "with 'trace' where it has 'weights'")
     return tuple(dict.fromkeys(include))
 
 

@@ -22,6 +22,7 @@ from routing.engine.frontend import invalid, travelling
 from routing.modes import MODES
 from routing.modes.mode import Parameter
 from routing.policy import SCOPES, Policy, PolicyError
+from routing.record import Report
 from routing.rule import WEIGHTS
 from routing.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
@@ -70,7 +71,7 @@ class RoutedRequest(BaseModel):
     )
     _policy: Policy = PrivateAttr()
     _preset: str | None = PrivateAttr(default=None)
-    _include: tuple[str, ...] = PrivateAttr(default=())
+    _report: Report | None = PrivateAttr(default=None)
     _spec: RouterSpec = PrivateAttr()
 
     def settle_routing(
@@ -87,8 +88,9 @@ class RoutedRequest(BaseModel):
                 parameter="vllm_xargs",
             )
         self._policy, self._preset = settled.policy, settled.preset
-        self._include = settled.include
         self._spec = spec
+        if settled.include:
+            self._report = Report(spec, settled.include)
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         """vLLM calls this once per prompt, in order."""
@@ -101,9 +103,10 @@ class RoutedRequest(BaseModel):
             *args, **kwargs
         )
         params.n = num_choices
-        policy = travelling(self._policy, self._spec, choice=self._first_choice())
-        if policy is not None:
-            params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: policy}
+        choice = self._first_choice()
+        routing = travelling(self._policy, self._spec, choice=choice, report=self._report)
+        if routing is not None:
+            params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: routing}
         return params
 
     def _first_choice(self) -> int:
@@ -112,7 +115,7 @@ class RoutedRequest(BaseModel):
 
     def to_beam_search_params(self, *args: Any, **kwargs: Any) -> BeamSearchParams:
         """Beams are requests of vLLM's own making and carry no policy: refused, not ignored."""
-        if not self._policy.is_stock(self._spec):
+        if self._report is not None or not self._policy.is_stock(self._spec):
             raise VLLMValidationError(
                 "routing must be the model's own with beam search, which no other policy reaches",
                 parameter="routing",
@@ -130,17 +133,24 @@ class RoutedRequest(BaseModel):
         choice_seeds: the seed of each choice, where there are several and noise is drawn;
         a request with that seed and n = 1 gets that choice's noise.
         """
-        out: dict[str, Any] = {"policy": self._policy.as_dict()}
+        out: dict[str, Any] = {"policy": self._policy.shown()}
         if self._preset is not None:
             out["preset"] = self._preset
         seed, num_choices = self._policy.seed, self.num_choices()
         if self._policy.draws_noise() and seed is not None and num_choices > 1:
             out["choice_seeds"] = [derive_seed(seed, choice) for choice in range(num_choices)]
+        if self._report is not None:
+            # What a stream has told already is not told again.
+            out |= self._report.rest() if getattr(self, "stream", False) else self._report.whole()
         return out
+
+    def routing_news(self) -> dict[str, Any] | None:
+        """What a chunk of a stream, but for the last, tells of the routing."""
+        return None if self._report is None else self._report.news()
 
     def routing_headers(self) -> dict[str, str]:
         """The policy as a header that a client may send back, visible to browsers."""
-        policy = json.dumps(self._policy.as_dict(), separators=(",", ":"))
+        policy = json.dumps(self._policy.shown(), separators=(",", ":"))
         return {HEADER: policy, "access-control-expose-headers": HEADER}
 
 
@@ -156,6 +166,7 @@ class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
         """`chat`, which vLLM made of the request `owner`, routed as `owner` asked."""
         routed = cls.model_construct(chat.model_fields_set, **dict(chat))
         routed._policy, routed._spec = owner._policy, owner._spec
+        routed._report = owner._report
         routed._choice = choice
         return routed
 

@@ -1,11 +1,12 @@
 """The one place that knows vLLM's internals, written for vLLM 0.32.
 
-Five small parts, each asleep unless the engine was started with `engine_options`:
+Six small parts, each asleep unless the engine was started with `engine_options`:
 
     worker     the worker class: binds the routers after loading, fills each step's state
     router     a bound router: stock's choice, then the kernel
     sampling   a workaround for seeded token sampling on CPU
     cache      block hashes: blocks computed under different policies are never shared
+    recorder   rows of tokens whose requests asked for a trace or statistics
     frontend   requests are checked once; children of n > 1 get seeds of their own
 
 `register` is the `vllm.general_plugins` entry point, called in every process. Installing
@@ -28,14 +29,15 @@ REQUEST_KEY: Final = "routing"
 
 
 def register() -> None:
-    """Install the block hash's hook, which the engine core needs. Idempotent.
+    """Install the engine core's hooks: block hashes, rows. Idempotent.
 
     Must stay light: vLLM calls it early in each worker, and importing numba before vLLM
     has replaced its Triton kernels breaks vLLM 0.32 (it looks into llvmlite's objects).
     """
-    from routing.engine import cache
+    from routing.engine import cache, recorder
 
     cache.install()
+    recorder.install()
 
 
 def engine_options(
@@ -68,8 +70,8 @@ def config_of(vllm_config: VllmConfig) -> dict[str, Any] | None:
     return additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
 
 
-def policy_of(params: SamplingParams | None) -> dict[str, Any] | None:
-    """The resolved policy that travels with a request; None for stock routing."""
+def routing_of(params: SamplingParams | None) -> dict[str, Any] | None:
+    """What travels with a request, see `frontend.Routing`; None for a stock one."""
     extra_args = params.extra_args if params is not None else None
     return extra_args.get(REQUEST_KEY) if extra_args else None
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
-from routing.engine import REQUEST_KEY, policy_of, wrap
+from routing.engine import REQUEST_KEY, routing_of, wrap
 from routing.seed import derive_seed
 
 _ATTRIBUTE = "_galton_cache_key"
@@ -43,13 +44,14 @@ def _cache_key(request: Request) -> tuple[int, str | None]:
     """
     cached: tuple[int, str | None] | None = getattr(request, _ATTRIBUTE, None)
     if cached is None:
-        policy = policy_of(request.sampling_params)
+        routing = routing_of(request.sampling_params) or {}
+        policy = routing.get("policy")
         if policy is None:
             cached = (0, None)
         else:
             first = 0 if policy["scope"] == "all" else request.num_prompt_tokens
-            seed = derive_seed(policy.get("seed") or 0, policy.get("choice", 0))
-            same = {**policy, "seed": seed, "choice": 0, "scope": first}
-            cached = (first, json.dumps(same, sort_keys=True))
+            seed = derive_seed(policy.get("seed") or 0, routing["choice"])
+            key = json.dumps({**policy, "seed": seed, "scope": first}, sort_keys=True)
+            cached = (first, sha256(key.encode()).hexdigest())
         setattr(request, _ATTRIBUTE, cached)
     return cached

@@ -21,6 +21,7 @@ from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 from vllm.utils.torch_utils import direct_register_custom_op
 
+from routing.engine.recorder import Recorder
 from routing.kernel import route
 from routing.rule import RouterRule
 from routing.spec import RouterSpec
@@ -58,6 +59,7 @@ class BoundModel:
     """
 
     state: StepState
+    recorder: Recorder
     heard: list[LayerTrace] | None = None
 
 
@@ -99,6 +101,14 @@ def _galton_route(
         layer_row,
         *state.kernel_arrays(),
     )
+    if bound.recorder.tokens is not None:
+        bound.recorder.record(
+            layer_row,
+            lambda: logits.float().numpy(),
+            topk_weights.numpy(),
+            topk_ids.numpy(),
+            stock_ids.numpy(),
+        )
     if bound.heard is not None and state.any_policy:
         n = int(state.num_tokens[0])
         bound.heard.append(
@@ -198,7 +208,7 @@ def bind_model(
         )
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
-    _bound = BoundModel(StepState(spec, rules, max_num_tokens, max_num_seqs))
+    _bound = BoundModel(StepState(spec, rules, max_num_tokens, max_num_seqs), Recorder(spec))
     for row, layer in enumerate(layers):
         layer.router = PolicyRouter(layer.router, row, max_top_k)
     return _bound

@@ -12,6 +12,7 @@ from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from routing.engine import REQUEST_KEY, config_of, frontend
 from routing.spec import RouterSpec
+from routing.trace import UNKNOWN_MODEL
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -25,12 +26,16 @@ class SelfTestError(RuntimeError):
 _PROMPT: Final = {"prompt_token_ids": [1, 2]}
 
 
-async def attach(client: EngineClient) -> RouterSpec:
+async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> RouterSpec:
     """Learn the routers of a running engine and self-test them.
 
+    fingerprint: the model's, see `routing.trace`; no worker need know it.
     Raises SelfTestError where the engine does not route as told.
     """
-    spec = _learn(client.vllm_config, await client.collective_rpc("galton_describe"))
+    described = await client.collective_rpc("galton_describe")
+    spec = _learn(client.vllm_config, described, fingerprint)
+    if (processor := getattr(client, "input_processor", None)) is not None:
+        frontend.renew(processor)
     await client.collective_rpc("galton_listen")
     async for _ in client.generate(_PROMPT, _self_test_params(spec), "galton-self-test"):
         pass
@@ -39,7 +44,9 @@ async def attach(client: EngineClient) -> RouterSpec:
     return spec
 
 
-def _learn(vllm_config: VllmConfig, described: list[dict[str, Any]]) -> RouterSpec:
+def _learn(
+    vllm_config: VllmConfig, described: list[dict[str, Any]], fingerprint: str
+) -> RouterSpec:
     fields = described[0]
     if "problem" in fields:
         raise SelfTestError(fields["problem"])
@@ -48,9 +55,9 @@ def _learn(vllm_config: VllmConfig, described: list[dict[str, Any]]) -> RouterSp
     config = config_of(vllm_config)
     assert config is not None, "the engine was not started with engine_options()"
     # For `routing.engine.frontend`, in this process: workers have their own copy.
-    config["router_spec"] = fields
+    config["router_spec"] = {**fields, "fingerprint": fingerprint}
     frontend.install()
-    return RouterSpec.from_dict(fields)
+    return RouterSpec.from_dict(config["router_spec"])
 
 
 def _self_test_policy(spec: RouterSpec) -> dict[str, Any]:

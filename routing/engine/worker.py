@@ -16,13 +16,14 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
 
-from routing.engine import config_of, policy_of, wrap
+from routing.engine import config_of, routing_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.engine.sampling import SeededSampling
 from routing.modes import MODES
 from routing.policy import Policy, steering_by_layer
 from routing.reference import select_experts
 from routing.rule import RouterRule
+from routing.spec import RouterSpec
 from routing.state import PHASES, RoutedRequest, StepState
 
 
@@ -56,6 +57,14 @@ class RoutingWorker:
             self.problem = str(error)
             return
         hook_runner(runner, self.bound)
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        """Sample as vLLM does, and send the rows of requests that asked for them along."""
+        output = super().sample_tokens(grammar_output)  # type: ignore[misc]
+        rows = self.bound.recorder.take()
+        if rows is not None:
+            output.aux_output_connector_output = rows
+        return output
 
     def galton_describe(self) -> dict[str, Any]:
         """This worker's `RouterSpec`, as a dictionary; or the `problem` that it has none."""
@@ -130,30 +139,47 @@ class _Step:
     def __init__(self, runner: Any, bound: BoundModel, sampling: SeededSampling) -> None:
         self.runner = runner
         self.state = bound.state
+        self.recorder = bound.recorder
         self.sampling = sampling
 
     def model_forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         runner, batch = self.runner, self.runner.input_batch
         num_reqs = batch.num_reqs
-        self.state.begin_step(
-            [self._routed(runner.requests[req_id]) for req_id in batch.req_ids[:num_reqs]],
-            np.diff(runner.query_start_loc.np[: num_reqs + 1]),
-            batch.num_computed_tokens_cpu[:num_reqs],
+        request_ids = batch.req_ids[:num_reqs]
+        requests = [self._routed(runner.requests[req_id]) for req_id in request_ids]
+        num_scheduled = np.diff(runner.query_start_loc.np[: num_reqs + 1])
+        num_computed = batch.num_computed_tokens_cpu[:num_reqs]
+        self.state.begin_step(requests, num_scheduled, num_computed)
+        num_tokens = [runner.requests[req_id].num_tokens for req_id in request_ids]
+        self.recorder.begin_step(
+            request_ids, requests, num_scheduled, num_tokens - num_computed, self.state
         )
         self.sampling.before_sampling()
         try:
             return original(*args, **kwargs)
         finally:
+            self.recorder.end_step()
             self.state.end_step()
 
     def _routed(self, request: Any) -> RoutedRequest:
         """The request's policy, parsed once and kept on vLLM's own per-request state."""
         routed: RoutedRequest | None = getattr(request, "_galton_routed", None)
         if routed is None:
-            policy = policy_of(request.sampling_params)
-            routed = RoutedRequest.of(policy, request.num_prompt_tokens, self.state.spec)
+            routed = _routed(request.sampling_params, request.num_prompt_tokens, self.state.spec)
             request._galton_routed = routed
         return routed
+
+
+def _routed(params: Any, num_prompt_tokens: int, spec: RouterSpec) -> RoutedRequest:
+    """What travels with a request, parsed."""
+    routing = routing_of(params) or {}
+    return RoutedRequest.of(
+        routing.get("policy"),
+        num_prompt_tokens,
+        spec,
+        choice=routing.get("choice", 0),
+        include=routing.get("include", ()),
+    )
 
 
 class _StepV2:
@@ -165,8 +191,8 @@ class _StepV2:
 
     def add_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:
         for new in scheduler_output.scheduled_new_reqs:
-            policy = policy_of(new.sampling_params)
-            self.requests[new.req_id] = RoutedRequest.of(policy, new.prompt_len, self.state.spec)
+            routed = _routed(new.sampling_params, new.prompt_len, self.state.spec)
+            self.requests[new.req_id] = routed
         return original(scheduler_output)
 
     def finish_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:

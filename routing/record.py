@@ -1,0 +1,194 @@
+"""What is recorded of a token, for those who asked: one row per computed token.
+
+Rows are made where the layers run (`routing.engine.recorder`) and turned here into what a
+response carries: a trace, or statistics. Needs NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from routing.spec import RouterSpec
+from routing.trace import Trace
+
+INCLUDE: Final = ("stats", "trace", "weights")
+Rows = npt.NDArray[np.void]
+
+
+def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
+    """One token: L layers, S = max_top_k slots.
+
+    generated: whether the request came without it. own: whether the model's own router
+    chose. topk_ids: best first, -1 in slots not used. The last three are `measure`'s, and 0
+    where nobody asked for statistics.
+    """
+    num_layers, num_slots = len(spec.layers), spec.max_top_k
+    return np.dtype(
+        [
+            ("position", "<i4"),
+            ("generated", "?"),
+            ("own", "?"),
+            ("topk_ids", "<i2", (num_layers, num_slots)),
+            ("topk_weights", "<f4", (num_layers, num_slots)),
+            ("entropy", "<f4", num_layers),
+            ("margin", "<f4", num_layers),
+            ("overlap", "<f4", num_layers),
+        ]
+    )
+
+
+def measure(
+    router_logits: npt.NDArray[np.float32],
+    topk_ids: npt.NDArray[np.int16],
+    own_ids: npt.NDArray[np.int32],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Three numbers of each of N tokens at one layer, from P = softmax of the clean logits.
+
+    router_logits: [N, E]. topk_ids: [N, S] the experts used, then -1. own_ids: [N, K] what
+    the model's own router chose.
+    Returns entropy, of P in nats; margin, P of the least likely expert used minus P of the
+    most likely one not used, negative where a policy passed a better one over; overlap, the
+    share of own_ids that were used. All [N].
+    """
+    z = np.nan_to_num(router_logits.astype(np.float64), nan=-1e30, posinf=1e30, neginf=-1e30)
+    z -= z.max(axis=1, keepdims=True)
+    exponentials = np.exp(z)
+    total = exponentials.sum(axis=1, keepdims=True)
+    p = exponentials / total
+    entropy = np.log(total[:, 0]) - (p * np.maximum(z, -1e3)).sum(axis=1)
+    used = np.zeros((len(p), p.shape[1] + 1), np.bool_)  # the last column takes the -1
+    np.put_along_axis(used, topk_ids.astype(np.int64), True, axis=1)
+    used = used[:, :-1]
+    margin = np.where(used, p, np.inf).min(axis=1) - np.where(used, 0.0, p).max(axis=1)
+    overlap = np.take_along_axis(used, own_ids.astype(np.int64), axis=1).mean(axis=1)
+    return entropy, margin, overlap
+
+
+def latest(rows: Rows) -> Rows:
+    """Rows by position; of a token computed twice, as after a preemption, the later one."""
+    _, first = np.unique(rows["position"][::-1], return_index=True)
+    return rows[::-1][first]
+
+
+def trace_of(rows: Rows, spec: RouterSpec, *, weights: bool, first_position: int = 0) -> Trace:
+    """The trace from a position to the last of what `latest` gives; gaps are -1."""
+    at = rows["position"] - first_position
+    num_tokens = int(at[-1]) + 1
+    top_k = int((rows["topk_ids"] >= 0).sum(axis=2).max())
+    ids = np.full((num_tokens, len(spec.layers), top_k), -1, np.int16)
+    ids[at] = rows["topk_ids"][:, :, :top_k]
+    own = np.zeros(num_tokens, np.bool_)
+    own[at] = rows["own"]
+    topk_weights = None
+    if weights:
+        topk_weights = np.zeros(ids.shape, np.float32)
+        topk_weights[at] = rows["topk_weights"][:, :, :top_k]
+    layers, fingerprint = spec.layers, spec.fingerprint
+    return Trace(layers, spec.num_experts, ids, own, topk_weights, first_position, fingerprint)
+
+
+def statistics_of(rows: Rows, spec: RouterSpec) -> dict[str, Any]:
+    """Of the prompt's tokens and of the generated ones, layer by layer.
+
+    `assignments` {expert: tokens} of the experts used, `distinct_experts` how many those
+    are, and the means of `measure`'s numbers.
+    """
+    phases = {"prompt": rows[~rows["generated"]], "generated": rows[rows["generated"]]}
+    return {
+        phase: {"tokens": len(chosen), "layers": _layers(chosen, spec)}
+        for phase, chosen in phases.items()
+    }
+
+
+def _layers(rows: Rows, spec: RouterSpec) -> list[dict[str, Any]]:
+    if not len(rows):
+        return []
+    return [_layer_statistics(rows, row, layer) for row, layer in enumerate(spec.layers)]
+
+
+def _layer_statistics(rows: Rows, layer_row: int, layer: int) -> dict[str, Any]:
+    ids = rows["topk_ids"][:, layer_row]
+    experts, tokens = np.unique(ids[ids >= 0], return_counts=True)
+    means = {
+        name: round(float(rows[field][:, layer_row].mean(dtype=np.float64)), 6)
+        for name, field in (
+            ("entropy_nats", "entropy"),
+            ("margin", "margin"),
+            ("own_overlap_ratio", "overlap"),
+        )
+    }
+    return {
+        "layer": layer,
+        "assignments": dict(zip(map(str, experts.tolist()), tokens.tolist(), strict=True)),
+        "distinct_experts": len(experts),
+        **means,
+    }
+
+
+class Report:
+    """What an HTTP request asked to be told of its tokens' routing, for each of its choices.
+
+    The engine's side fills `unread(choice)`, a list of rows as bytes.
+    """
+
+    def __init__(self, spec: RouterSpec, include: Sequence[str]) -> None:
+        self.include = tuple(include)
+        self._spec = spec
+        self._unread: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+        self._read: defaultdict[int, list[Rows]] = defaultdict(list)
+
+    def unread(self, choice: int) -> list[npt.NDArray[np.uint8]]:
+        """Where the rows of a choice arrive."""
+        return self._unread[choice]
+
+    def news(self) -> dict[str, Any] | None:
+        """Traces of the tokens since the last call, for a chunk of a stream."""
+        news = self._take()
+        if "trace" not in self.include or not news:
+            return None
+        return {"trace": [self._trace(choice, rows, whole=False) for choice, rows in news.items()]}
+
+    def rest(self) -> dict[str, Any]:
+        """Traces of the tokens since the last call of `news`, and statistics of all."""
+        return {**(self.news() or {}), **self._statistics()}
+
+    def whole(self) -> dict[str, Any]:
+        """Traces and statistics of all tokens, from position 0 on."""
+        self._take()
+        out = self._statistics()
+        if "trace" in self.include:
+            rows = self._all()
+            out["trace"] = [self._trace(choice, rows[choice], whole=True) for choice in rows]
+        return out
+
+    def _statistics(self) -> dict[str, Any]:
+        if "stats" not in self.include:
+            return {}
+        rows = self._all()
+        of_choices = {choice: statistics_of(rows[choice], self._spec) for choice in rows}
+        return {"stats": [{"index": choice, **found} for choice, found in of_choices.items()]}
+
+    def _all(self) -> dict[int, Rows]:
+        parts = sorted(self._read.items())
+        return {choice: latest(np.concatenate(rows)) for choice, rows in parts}
+
+    def _take(self) -> dict[int, Rows]:
+        taken = {}
+        for choice, chunks in self._unread.items():
+            if chunks:
+                rows = np.concatenate(chunks).view(row_dtype(self._spec))
+                chunks.clear()
+                self._read[choice].append(rows)
+                taken[choice] = latest(rows)
+        return taken
+
+    def _trace(self, choice: int, rows: Rows, *, whole: bool) -> dict[str, Any]:
+        first = 0 if whole else int(rows["position"][0])
+        weights = "weights" in self.include
+        trace = trace_of(rows, self._spec, weights=weights, first_position=first)
+        return {"index": choice, "data": trace.encode_base64()}
