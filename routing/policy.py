@@ -158,7 +158,7 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
         mode.name,
         values,
         seed,
-        _choice("scope", given.get("scope", "all" if mode.takes_trace else "decode"), SCOPES),
+        _choice("scope", given.get("scope", default_scope(mode)), SCOPES),
         _choice("weights", given.get("weights", "model"), WEIGHTS),
         _steering(given, mode, values, spec),
         _trace(given.get("trace"), spec) if mode.takes_trace else None,
@@ -166,6 +166,11 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
     if mode.draws_noise and seed is None:
         policy = replace(policy, seed=secrets.randbelow(MAX_SEED + 1))
     return policy
+
+
+def default_scope(mode: Mode) -> str:
+    """Where a mode is followed unless the request says otherwise."""
+    return "all" if mode.takes_trace else "decode"
 
 
 def _trace(raw: object, spec: RouterSpec) -> Trace:

@@ -43,7 +43,7 @@ _VERSION: Final = 1
 _HAS_WEIGHTS: Final = 1
 UNKNOWN_MODEL: Final = "0" * 16
 # The dtypes of other systems' routed experts.
-_FOREIGN_DTYPES: Final = ("uint8", "int16", "uint16", "int32", "int64")
+FOREIGN_DTYPES: Final = ("uint8", "int16", "uint16", "int32", "int64")
 
 
 class TraceError(ValueError):
@@ -222,8 +222,8 @@ def parse_trace(raw: object, layers: Sequence[int], num_experts: int) -> Trace:
     if unknown := set(raw) - known:
         raise TraceError(f"unknown key {sorted(unknown)[0]!r}")
     dtype, shape, first = raw.get("dtype", "int32"), raw.get("shape"), raw.get("first_position", 0)
-    if dtype not in _FOREIGN_DTYPES:
-        raise TraceError(f"dtype {dtype!r} is none of {', '.join(_FOREIGN_DTYPES)}")
+    if dtype not in FOREIGN_DTYPES:
+        raise TraceError(f"dtype {dtype!r} is none of {', '.join(FOREIGN_DTYPES)}")
     if not (isinstance(shape, list) and len(shape) == 3 and all(_is_count(n) and n for n in shape)):
         raise TraceError("shape must be [tokens, layers, top-k], none of them 0")
     if not _is_count(first):

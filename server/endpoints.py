@@ -6,14 +6,18 @@ is the policy on the way in and its echo on the way out.
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY
 from pydantic import BaseModel
 from starlette.datastructures import Headers, State
@@ -36,18 +40,25 @@ from vllm.logger import init_logger
 
 from models.fingerprint import fingerprint
 from routing.engine.startup import attach
+from server import catalog
 from server.aliases import AliasedModels, read_presets
-from server.metrics import ExpertLoad, RefreshOnScrape
+from server.metrics import (
+    CountedStream,
+    ExpertLoad,
+    RefreshOnScrape,
+    RequestCounter,
+    outcome_of,
+)
 from server.precedence import Asked
-from server.presets import UnknownPresetError
+from server.presets import PresetError, UnknownPresetError
 from server.protocol import (
     RoutedBatchRequest,
     RoutedChatCompletionRequest,
     RoutedCompletionRequest,
-    RoutedMessages,
     RoutedMessagesRequest,
     RoutedRequest,
     RoutedResponsesRequest,
+    route,
 )
 
 logger = init_logger("vllm.galton")
@@ -72,6 +83,7 @@ class GaltonEndpoints:
     def attach_router(self, app: FastAPI) -> None:
         """Add the routes, which replace vLLM's of the same path."""
         app.include_router(router)
+        app.include_router(catalog.router)
         app.add_middleware(RefreshOnScrape)
 
     async def init_state(
@@ -81,17 +93,31 @@ class GaltonEndpoints:
         assert engine_client is not None, "Galton needs an engine"
         spec = state.galton_router_spec = await attach(engine_client, fingerprint(args.model))
         AliasedModels.adopt(state.openai_serving_models, read_presets(args).resolved(spec))
-        if state.anthropic_serving_messages is not None:
-            state.anthropic_serving_messages.__class__ = RoutedMessages
+        for handler in (state.anthropic_serving_messages, state.openai_serving_responses):
+            route(handler)
+        if args.galton_settings.presets is not None:
+            _reload_on_hangup(state)
+        model_name = state.openai_serving_models.base_model_paths[0].name
+        state.galton_requests = RequestCounter(model_name)
         load = ExpertLoad(
             spec,
-            state.openai_serving_models.base_model_paths[0].name,
+            model_name,
             args.galton_settings.expert_metrics,
             lambda: engine_client.collective_rpc("galton_counts"),
         )
         REGISTRY.register(load)
         state.galton_expert_load = load
         logger.info("routing self-test passed: %s", spec)
+
+
+def _reload_on_hangup(state: State) -> None:
+    """Without a presets file of the operator's, SIGHUP ends the server, as of old."""
+
+    def reload() -> None:
+        with suppress(PresetError):  # logged
+            catalog.reload_presets(state)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 @router.post(
@@ -154,40 +180,58 @@ async def create_messages(request: RoutedMessagesRequest, raw_request: Request) 
 async def _answer(
     request: RoutedRequest, raw_request: Request, serving: str, method: str
 ) -> Response:
-    """Settle the policy, let vLLM's handler answer, echo the policy."""
+    """Settle the policy, let vLLM's handler answer, echo the policy, count the request."""
     state = raw_request.app.state
     handler = getattr(state, serving)
     if handler is None:
         raise NotImplementedError(f"The model does not support {raw_request.url.path}")
-    answer = _settle(request, raw_request.headers, state)
-    answer = answer or await getattr(handler, method)(request, raw_request)
+    refusal = _settle(request, raw_request.headers, state)
+    if refusal is not None:
+        return _error(request, refusal)
 
-    is_message = isinstance(request, RoutedMessagesRequest)
+    count = partial(state.galton_requests.add, *request.labels())
+    try:
+        answer = await getattr(handler, method)(request, raw_request)
+    except asyncio.CancelledError:
+        count("abort")
+        raise
+    except Exception as error:
+        count(outcome_of(create_error_response(error).error.code))
+        raise
     if isinstance(answer, ErrorResponse):
-        if is_message:
-            return anthropic.translate_error_response(answer)
-        return JSONResponse(answer.model_dump(mode="json"), status_code=answer.error.code)
+        count(outcome_of(answer.error.code))
+        return _error(request, answer)
     headers = request.routing_headers()
     if isinstance(answer, BaseModel):
+        count(outcome_of(HTTPStatus.OK))
         wanted = raw_request.headers.get("endpoint-load-metrics-format", "")
+        is_message = isinstance(request, RoutedMessagesRequest)
         body = answer.model_dump(mode="json", by_alias=True, exclude_none=is_message)
         return JSONResponse(
             {**body, "routing": request.routing_echo()},
             headers={**headers, **(metrics_header(wanted) or {})},
         )
+    return CountedStream(_stream(answer, request, state.args), count, headers)
+
+
+def _stream(answer: AsyncIterator[Any], request: RoutedRequest, args: Namespace) -> Any:
+    """vLLM's stream as server-sent events, with the echo on the last that has content."""
     if isinstance(request, RoutedResponsesRequest):
-        events = responses._convert_stream_to_sse_events(_echo_in_events(answer, request))
-        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-    if is_message:
-        stream = echo_in_stream(answer, request, _is_message_delta)
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+        return responses._convert_stream_to_sse_events(answer)
+    if isinstance(request, RoutedMessagesRequest):
+        return echo_in_stream(answer, request, _is_message_delta)
     include_usage, _ = should_include_usage(
-        getattr(request, "stream_options", None), state.args.enable_force_include_usage
+        getattr(request, "stream_options", None), args.enable_force_include_usage
     )
     is_last = _has_usage if include_usage else _Finish(request)
-    interval = float(getattr(state.args, "sse_keep_alive_interval", 0))
-    stream = with_sse_keep_alive(echo_in_stream(answer, request, is_last), interval)
-    return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    interval = float(getattr(args, "sse_keep_alive_interval", 0))
+    return with_sse_keep_alive(echo_in_stream(answer, request, is_last), interval)
+
+
+def _error(request: RoutedRequest, error: ErrorResponse) -> Response:
+    if isinstance(request, RoutedMessagesRequest):
+        return anthropic.translate_error_response(error)
+    return JSONResponse(error.model_dump(mode="json"), status_code=error.error.code)
 
 
 def _settle(request: RoutedRequest, headers: Headers, state: State) -> ErrorResponse | None:
@@ -203,16 +247,6 @@ def _settle(request: RoutedRequest, headers: Headers, state: State) -> ErrorResp
     except UnknownPresetError as error:
         return create_error_response(str(error), "NotFoundError", HTTPStatus.NOT_FOUND, "routing")
     return None
-
-
-async def _echo_in_events(
-    events: AsyncIterator[Any], request: RoutedResponsesRequest
-) -> AsyncGenerator[Any, None]:
-    """Put `routing` on the response that the last event carries."""
-    async for event in events:
-        if event.type in ("response.completed", "response.incomplete"):
-            event.response.routing = request.routing_echo()
-        yield event
 
 
 async def echo_in_stream(

@@ -1,13 +1,15 @@
-"""The load of every expert in Prometheus, read from the workers when somebody scrapes."""
+"""What Prometheus gets: the experts' load, read from the workers at a scrape, and requests."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
+from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.logger import init_logger
 
@@ -87,6 +89,68 @@ class ExpertLoad(Collector):
             for phase, count in phases.items():
                 tokens.add_metric((self._model_name, mode, phase), count)
         yield tokens
+
+
+class RequestCounter:
+    """`galton_requests_total`: requests with a valid policy, each once, when it ends.
+
+    outcome: `ok`; `refused`, by a 4xx; `error`; `abort`, left by the client.
+    """
+
+    def __init__(self, model_name: str, registry: CollectorRegistry = REGISTRY) -> None:
+        self._model_name = model_name
+        self._counter = Counter(
+            "galton_requests",
+            "Requests by the policy that they followed and by their end",
+            ("model_name", "mode", "preset", "outcome"),
+            registry=registry,
+        )
+
+    def add(self, mode: str, preset: str | None, outcome: str) -> None:
+        self._counter.labels(self._model_name, mode, preset or "", outcome).inc()
+
+
+def outcome_of(status: int) -> str:
+    """What an answer with that HTTP status means for its request."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():  # vLLM answers 400 then, to nobody
+        return "abort"
+    if status < 400:
+        return "ok"
+    return "refused" if status < 500 else "error"
+
+
+class CountedStream(StreamingResponse):
+    """Server-sent events; `count` gets the outcome once they have ended."""
+
+    # How vLLM's streams tell of an error, status 200 being sent already.
+    _ERRORS = ('data: {"error"', "event: error")
+
+    def __init__(
+        self, events: AsyncIterator[str], count: Callable[[str], None], headers: dict[str, str]
+    ) -> None:
+        self._count = count
+        self._outcome = "abort"
+        super().__init__(self._watch(events), media_type="text/event-stream", headers=headers)
+
+    async def _watch(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        outcome = "ok"
+        try:
+            async for event in events:
+                if event.startswith(self._ERRORS):
+                    outcome = "error"
+                yield event
+        except Exception:
+            self._outcome = "error"
+            raise
+        self._outcome = outcome
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; also a client that left before the first one is counted."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._count(self._outcome)
 
 
 class RefreshOnScrape:

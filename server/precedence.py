@@ -79,9 +79,11 @@ def settle(asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: 
         asked_include = own.pop("include", None)
         include = asked_include if include is None else include
         seed = own.get("seed") if seed is None else seed
-        if own.keys() - {"seed"}:
+        # An explicit null means what leaving the key out means; the key must exist.
+        if {key for key, value in own.items() if value is not None} - {"seed"}:
             policy = own
             break
+        parse_policy(own, spec)
     if seed is not None:
         policy = {**policy, "seed": seed}
     return Settled(

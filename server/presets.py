@@ -12,6 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,7 +99,7 @@ class Presets:
             policy = parse_policy(preset.routing, spec).as_dict()
         except PolicyError as error:
             assert self.source is not None
-            # "routing.bias.3.0": the line of the longest part of it that has one.
+            # "routing.bias.3.0" and "routing.temperature[1]" are paths too.
             at = ("presets", preset.name, *re.split(r"[.\[]", error.field))
             if error.field == "routing":
                 at = (*at, str(error.value))
@@ -153,11 +154,13 @@ class Source:
         return PresetError(f"{self.path}:{self.line(key)}: {shown or '.'.join(key)}: {reason}")
 
     def line(self, key: Sequence[str]) -> int:
-        """Line of a key, else of the nearest key or table that holds it."""
+        """Line of a key, else the first line that has most of its path."""
         best, line = 0, 1
         for number, path in self._keys():
-            if len(path) > best and tuple(key[: len(path)]) == path:
-                best, line = len(path), number
+            pairs = zip(path, key, strict=False)
+            shared = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+            if shared > best:
+                best, line = shared, number
         return line
 
     def _keys(self) -> Iterator[tuple[int, tuple[str, ...]]]:

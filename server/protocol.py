@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
@@ -13,52 +13,20 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
     ChatCompletionRequest,
 )
 from vllm.entrypoints.openai.completion.protocol import CompletionRequest
-from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest, ResponsesResponse
+from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
 from routing.engine import REQUEST_KEY
 from routing.engine.frontend import invalid, travelling
-from routing.modes import MODES
-from routing.modes.mode import Parameter
-from routing.policy import SCOPES, Policy, PolicyError
+from routing.policy import Policy, PolicyError
 from routing.record import Report
-from routing.rule import WEIGHTS
-from routing.seed import MAX_SEED, derive_seed
+from routing.seed import derive_seed
 from routing.spec import RouterSpec
 from server.precedence import HEADER, Asked, settle
 from server.presets import Presets
-
-
-def _parameter_schema(parameter: Parameter) -> dict[str, Any]:
-    modes = [mode.name for mode in MODES.values() if parameter in mode.parameters]
-    described = {"description": f"{parameter.meaning} (mode {', '.join(modes)})"}
-    if parameter.choices:
-        return {"enum": list(parameter.choices), **described}
-    one: dict[str, Any] = {"type": "integer" if parameter.integer else "number"}
-    for key, bound in (("minimum", parameter.low), ("maximum", parameter.high)):
-        if not isinstance(bound, str):
-            one[key] = bound
-    return {"anyOf": [one, {"type": "array", "items": one}], **described}
-
-
-# For the OpenAPI page; the rules themselves are `parse_policy`'s.
-_EXPERTS: Final = {"type": "object", "additionalProperties": {"type": "array"}}
-SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "mode": {"enum": list(MODES), "default": "top_k"},
-        **{p.name: _parameter_schema(p) for mode in MODES.values() for p in mode.parameters},
-        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
-        "scope": {"enum": list(SCOPES), "default": SCOPES[0]},
-        "weights": {"enum": list(WEIGHTS), "default": WEIGHTS[0]},
-        "ban": {**_EXPERTS, "description": "{layer or '*': [expert, ...]}: never these"},
-        "force": {**_EXPERTS, "description": "{layer or '*': [expert, ...]}: always these"},
-        "bias": {"type": "object", "description": "{layer or '*': {expert: added to its logit}}"},
-    },
-    "examples": [{"mode": "sample", "temperature": 0.7, "seed": 7}],
-}
+from server.schema import ROUTING
 
 
 class RoutedRequest(BaseModel):
@@ -67,7 +35,7 @@ class RoutedRequest(BaseModel):
     routing: Any = Field(
         default=None,
         description="How this request's tokens are routed to experts.",
-        json_schema_extra=SCHEMA,
+        json_schema_extra=ROUTING,
     )
     _policy: Policy = PrivateAttr()
     _preset: str | None = PrivateAttr(default=None)
@@ -126,6 +94,10 @@ class RoutedRequest(BaseModel):
     def num_choices(self) -> int:
         """Choices in the response."""
         return getattr(self, "n", None) or 1
+
+    def labels(self) -> tuple[str, str | None]:
+        """Mode and preset, for the metrics."""
+        return self._policy.mode, self._preset
 
     def routing_echo(self) -> dict[str, Any]:
         """The `routing` object of the response body.
@@ -192,6 +164,17 @@ class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
     """`POST /v1/responses` with the `routing` field."""
 
 
+class RoutedResponses(OpenAIServingResponses):
+    """vLLM's handler of responses, which it also streams, stores, and makes in the background."""
+
+    async def responses_full_generator(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """Put the echo on the whole response."""
+        response = await super().responses_full_generator(request, *args, **kwargs)
+        if isinstance(request, RoutedRequest) and isinstance(response, ResponsesResponse):
+            response.routing = request.routing_echo()
+        return response
+
+
 class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
     """`POST /v1/chat/completions/batch` with the `routing` field: a choice per conversation."""
 
@@ -220,3 +203,10 @@ class RoutedMessages(AnthropicServingMessages):
         if isinstance(anthropic_request, RoutedMessagesRequest):
             return RoutedChatCompletionRequest.under(anthropic_request, chat)
         return chat
+
+
+def route(handler: Any) -> None:
+    """Teach a handler of vLLM's, which the application holds already, to carry policies."""
+    for ours in (RoutedResponses, RoutedMessages):
+        if type(handler) is ours.__base__:
+            handler.__class__ = ours

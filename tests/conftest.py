@@ -15,6 +15,7 @@ routing = { mode = "sample", temperature = 0.7, seed = 7 }
 [presets.steered.routing]
 mode = "sample"
 seed = 7
+scope = "all"
 ban = { "*" = [0, 1] }
 """
 

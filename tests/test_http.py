@@ -229,11 +229,18 @@ def test_tokenize_round_trip(server: Server) -> None:
     assert server.post("/detokenize", {"tokens": tokens}).json()["prompt"] == "The cat sleeps."
 
 
-def test_openapi_documents_the_routing_field(server: Server) -> None:
-    schemas = httpx.get(f"{server.url}/openapi.json", timeout=30).json()["components"]["schemas"]
-    routing = schemas["RoutedChatCompletionRequest"]["properties"]["routing"]
-    assert routing["properties"]["mode"]["enum"][:2] == ["top_k", "sample"]
-    assert "head_sample" in routing["properties"]["pool"]["description"]
+def test_openapi_documents_what_is_galtons(server: Server) -> None:
+    page = httpx.get(f"{server.url}/openapi.json", timeout=30).json()
+    schemas = page["components"]["schemas"]
+    names = ["ChatCompletion", "Completion", "Responses", "Batch", "Messages"]
+    for name in names:
+        routing = schemas[f"Routed{name}Request"]["properties"]["routing"]
+        preset, *modes = routing["anyOf"]
+        assert preset["type"] == "string"
+        assert [mode["title"] for mode in modes][:2] == ["top_k", "sample"]
+    for path in ("policies", "presets"):
+        answer = page["paths"][f"/v1/routing/{path}"]["get"]["responses"]["200"]
+        assert "$ref" in answer["content"]["application/json"]["schema"]
 
 
 def test_expert_metrics_are_exact(server: Server) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from tests.families import build
-from tests.servers import DEMO, MODEL, galton, running, stop
+from tests.servers import DEMO, MODEL, Server, galton, running, stop
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -59,15 +61,55 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert _gone(processes, 15 - (time.monotonic() - started))
 
 
-def test_dead_engine_ends_the_server(tmp_path: Path) -> None:
-    with running(galton("serve"), tmp_path / "log") as server:
-        processes = server.children()
-        next(p for p in processes if "EngineCore" in p.name()).kill()
-        body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
-        with contextlib.suppress(httpx.TransportError):
-            assert server.post("/v1/completions", body).status_code >= 500
-        server.process.wait(30)
-        assert _gone(processes, 10)
+KEYS = {"Authorization": "Bearer first"}, {"Authorization": "Bearer second"}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two API keys; the second has a preset, in presets.toml beside the log."""
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    presets = log.with_name("presets.toml")
+    digest = hashlib.sha256(b"second").hexdigest()
+    presets.write_text(f'[presets.a]\nrouting = {{ seed = 7 }}\n[keys]\n{digest} = "a"\n')
+    with running(galton("serve", f"--presets={presets}", "--api-key", "first", "second"), log) as s:
+        yield s
+
+
+def test_key_has_its_preset(guarded: Server) -> None:
+    body = {"prompt": [20, 21], "max_tokens": 2}
+    first, second = [guarded.post("/v1/completions", body, headers=key).json() for key in KEYS]
+    assert "preset" not in first["routing"]
+    assert (second["routing"]["preset"], second["routing"]["policy"]["seed"]) == ("a", 7)
+    assert guarded.post("/v1/completions", body).status_code == 401
+
+
+def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None:
+    file, path = guarded.log.with_name("presets.toml"), "/v1/routing/presets/reload"
+    file.write_text("[presets.b]\nrouting = { seed = 8 }\n")
+    assert guarded.post(path, {}).status_code == 401
+    reloaded = guarded.post(path, {}, headers=KEYS[0])
+    assert [preset["id"] for preset in reloaded.json()["data"]] == ["b"]
+    file.write_text("[presets.b]\n\nrouting = { sed = 8 }\n")
+    refused = guarded.post(path, {}, headers=KEYS[0])
+    assert refused.status_code == 400
+    assert f"{file}:3: presets.b.routing: must be" in refused.json()["error"]["message"]
+    body = {"model": "galton-demo-b", "prompt": [20, 21], "max_tokens": 2}
+    answer = guarded.post("/v1/completions", body, headers=KEYS[1]).json()
+    assert (answer["model"], answer["routing"]["policy"]["seed"]) == ("galton-demo-b", 8)
+    log = guarded.log.read_text()
+    assert "presets not reloaded, the old ones stay in force" in log
+    assert hashlib.sha256(b"second").hexdigest() not in log
+
+
+def test_dead_engine_ends_the_server(guarded: Server) -> None:
+    """The last test of this server."""
+    processes = guarded.children()
+    next(p for p in processes if "EngineCore" in p.name()).kill()
+    body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
+    with contextlib.suppress(httpx.TransportError):
+        assert guarded.post("/v1/completions", body, headers=KEYS[0]).status_code >= 500
+    guarded.process.wait(30)
+    assert _gone(processes, 10)
 
 
 def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""What a client may choose from: modes and presets; and the presets' reload."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel
+from starlette.datastructures import State
+from vllm import envs
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.logger import init_logger
+
+from routing.modes import MODES
+from server.aliases import AliasedModels, read_presets
+from server.presets import PresetError
+from server.schema import mode_schema
+
+logger = init_logger("vllm.galton")
+
+router = APIRouter(prefix="/v1/routing", tags=["routing"])
+
+
+class Mode(BaseModel):
+    """json_schema: a `routing` object of that mode, with this model's ranges and defaults."""
+
+    id: str
+    object: Literal["routing.mode"] = "routing.mode"
+    description: str
+    json_schema: dict[str, Any]
+
+
+class ModeList(BaseModel):
+    """Every mode."""
+
+    object: Literal["list"] = "list"
+    data: list[Mode]
+
+
+class Preset(BaseModel):
+    """models: the names that choose it. default: whether it serves who chooses nothing."""
+
+    id: str
+    object: Literal["routing.preset"] = "routing.preset"
+    description: str
+    policy: dict[str, Any]
+    models: list[str]
+    default: bool
+
+
+class PresetList(BaseModel):
+    """Every preset in force."""
+
+    object: Literal["list"] = "list"
+    data: list[Preset]
+
+
+@router.get("/policies", response_model=ModeList)
+async def list_policies(raw_request: Request) -> ModeList:
+    """The modes with their parameters, ranges and defaults, in JSON Schema."""
+    spec = raw_request.app.state.galton_router_spec
+    return ModeList(
+        data=[
+            Mode(id=mode.name, description=mode.meaning, json_schema=mode_schema(mode, spec))
+            for mode in MODES.values()
+        ]
+    )
+
+
+@router.get("/presets", response_model=PresetList)
+async def list_presets(raw_request: Request) -> PresetList:
+    """The presets, and the models by which each is chosen."""
+    return _presets_of(raw_request.app.state.openai_serving_models)
+
+
+@router.post(
+    "/presets/reload",
+    response_model=PresetList,
+    responses={status: {"model": ErrorResponse} for status in (400, 403)},
+)
+async def reload(raw_request: Request) -> PresetList:
+    """Read the presets file again; a bad one changes nothing. Needs a server with an API key."""
+    state = raw_request.app.state
+    if not any(state.args.api_key or [envs.VLLM_API_KEY]):
+        raise HTTPException(
+            HTTPStatus.FORBIDDEN,
+            "A server without --api-key cannot tell who asks: reload with the signal SIGHUP.",
+        )
+    if state.args.galton_presets is None:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The server was started without --presets.")
+    try:
+        reload_presets(state)
+    except PresetError as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+    return _presets_of(state.openai_serving_models)
+
+
+def reload_presets(state: State) -> None:
+    """Read and check the file, then put it in force at once; running requests keep theirs.
+
+    Raises PresetError, logged, with the old presets still in force.
+    """
+    try:
+        presets = read_presets(state.args).resolved(state.galton_router_spec)
+    except PresetError as error:
+        logger.error("presets not reloaded, the old ones stay in force: %s", error)
+        raise
+    state.openai_serving_models.presets = presets
+    logger.info("presets reloaded: %s", ", ".join(presets.named) or "none")
+
+
+def _presets_of(models: AliasedModels) -> PresetList:
+    presets = models.presets
+    return PresetList(
+        data=[
+            Preset(
+                id=preset.name,
+                description=preset.description,
+                policy=dict(preset.policy or {}),
+                models=[alias for alias, name in presets.aliases.items() if name == preset.name],
+                default=preset.name == presets.default,
+            )
+            for preset in presets.named.values()
+        ]
+    )
