@@ -69,6 +69,7 @@ def _refuse_unsupported(args: Namespace) -> None:
         "--headless": args.headless,
         "--grpc": args.grpc,
         "--worker-cls": args.worker_cls != "auto",
+        "--enable-return-routed-experts": args.enable_return_routed_experts,
     }
     for flag, given in refused.items():
         if given:

@@ -24,8 +24,9 @@ def mode_schema(mode: Mode, spec: RouterSpec | None = None) -> Schema:
 
     A bound that another key of the same request sets is here as wide as that key may be.
     """
-    has_defaults = spec is not None and not mode.takes_trace
-    defaults = parse_policy({"mode": mode.name}, spec).as_dict() if has_defaults else {}
+    defaults: dict[str, Any] = {}
+    if spec is not None and not mode.takes_trace:
+        defaults = parse_policy({"mode": mode.name}, spec).as_dict()
     parameters = {}
     for parameter in mode.parameters:
         schema = parameters[parameter.name] = _parameter_schema(parameter, mode, spec)

@@ -40,3 +40,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     )
     with running(command, log) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Chunks of 32 tokens, a key-value cache too small for the load, no prefix caching."""
+    command = galton(
+        "serve",
+        "--max-experts-per-token=8",
+        "--allow-request-steering",
+        "--no-enable-prefix-caching",
+        "--max-num-batched-tokens=32",
+        "--max-num-seqs=12",
+        "--num-gpu-blocks-override=24",
+        "--block-size=32",
+        "--max-model-len=320",
+    )
+    with running(command, tmp_path_factory.mktemp("small") / "log") as started:
+        yield started

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "models" / "demo" / "checkpoint"
@@ -64,6 +65,16 @@ class Server:
         lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
         samples = [line.rpartition(" ") for line in lines if line.startswith(name + "{")]
         return sum(float(v) for sample, _, v in samples if all(w in sample for w in wanted))
+
+    def samples(self, name: str) -> dict[tuple[str, str], float]:
+        """A metric's samples by the labels `layer` and `expert`."""
+        text = httpx.get(self.url + "/metrics", timeout=30).text
+        return {
+            (sample.labels["layer"], sample.labels["expert"]): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == name
+        }
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

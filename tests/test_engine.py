@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from routing.trace import Trace
 from tests.servers import Server, galton, running, stock
 
 Requests = list[tuple[list[int], Any]]
@@ -43,24 +43,6 @@ LONG: Requests = [(prompt, POLICIES[i % 9]) for i, prompt in enumerate(_prompts(
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("engines")
-
-
-@pytest.fixture(scope="module")
-def small_server(logs: Path) -> Iterator[Server]:
-    """Chunks of 32 tokens, a key-value cache too small for the load, no prefix caching."""
-    command = galton(
-        "serve",
-        "--max-experts-per-token=8",
-        "--allow-request-steering",
-        "--no-enable-prefix-caching",
-        "--max-num-batched-tokens=32",
-        "--max-num-seqs=12",
-        "--num-gpu-blocks-override=24",
-        "--block-size=32",
-        "--max-model-len=320",
-    )
-    with running(command, logs / "small") as started:
-        yield started
 
 
 def _logprobs(server: Server, prompt: list[int]) -> Any:
@@ -159,6 +141,11 @@ def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:
         assert server.together(MIXED) == alone
         policy = {"mode": "sample", "temperature": 1.5, "seed": 1}
         assert server.tokens(PROMPTS[0], policy) != server.tokens(PROMPTS[0])
+        recorded = server.complete(PROMPTS[1], {**policy, "scope": "all", "include": ["trace"]})
+        (entry,) = recorded["routing"]["trace"]
+        assert Trace.decode(entry["data"]).computed.all()
+        replay = {"mode": "replay", "trace": entry["data"]}
+        assert server.tokens(PROMPTS[1], replay) == recorded["choices"][0]["token_ids"]
 
 
 def _cached(server: Server, prompt: list[int], routing: object) -> int:
