@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
@@ -92,7 +93,9 @@ async def reload(raw_request: Request) -> PresetList:
     try:
         reload_presets(state)
     except PresetError as error:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, str(error)) from None
+        path = Path(state.args.galton_presets)  # vLLM hides whole paths from clients
+        shown = str(error).replace(str(path), path.name)
+        raise HTTPException(HTTPStatus.BAD_REQUEST, shown) from None
     return _presets_of(state.openai_serving_models)
 
 
