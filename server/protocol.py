@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr, model_validator
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.anthropic.serving import AnthropicServingMessages
 from vllm.entrypoints.openai.chat_completion.protocol import (
@@ -42,6 +42,18 @@ class RoutedRequest(BaseModel):
     _report: Report | None = PrivateAttr(default=None)
     _spec: RouterSpec = PrivateAttr()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _structured_outputs_is_an_object(cls, data: Any) -> Any:
+        """vLLM 0.32 looks into it before it checks that, and ends in a 500."""
+        given = data.get("structured_outputs") if isinstance(data, dict) else None
+        if given is not None and not isinstance(given, dict):
+            raise VLLMValidationError(
+                f"structured_outputs must be an object, got {given!r:.80}",
+                parameter="structured_outputs",
+            )
+        return data
+
     def settle_routing(
         self, asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: bool
     ) -> None:
@@ -62,7 +74,7 @@ class RoutedRequest(BaseModel):
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> SamplingParams:
         """vLLM calls this once per prompt, in order."""
-        plain, num_choices = self, getattr(self, "n", None) or 1
+        plain, num_choices = self, self._choices_per_prompt()
         if self._policy.draws_noise() and num_choices > 1:
             # vLLM refuses n > 1 with greedy token sampling, which makes all choices equal.
             # Routing noise makes them differ.
@@ -93,7 +105,11 @@ class RoutedRequest(BaseModel):
 
     def num_choices(self) -> int:
         """Choices in the response."""
-        return getattr(self, "n", None) or 1
+        return self._choices_per_prompt()
+
+    def _choices_per_prompt(self) -> int:
+        """`n` where the request has that field: elsewhere vLLM keeps it, unchecked, as unknown."""
+        return (getattr(self, "n", None) if "n" in type(self).model_fields else None) or 1
 
     def labels(self) -> tuple[str, str | None]:
         """Mode and preset, for the metrics."""
