@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from prometheus_client import REGISTRY
-from pydantic import BaseModel
+from pydantic import BaseModel, Discriminator, Tag
 from starlette.datastructures import Headers, State
 from starlette.responses import Response
 from vllm.engine.protocol import EngineClient
@@ -40,8 +40,9 @@ from vllm.logger import init_logger
 
 from models.fingerprint import fingerprint
 from routing.engine.startup import attach
-from server import catalog
+from server import catalog, reasoning
 from server.aliases import AliasedModels, read_presets
+from server.edge import attach_edge
 from server.metrics import (
     CountedStream,
     ExpertLoad,
@@ -60,10 +61,11 @@ from server.protocol import (
     RoutedResponsesRequest,
     route,
 )
+from server.strict_json import StrictRoute
 
 logger = init_logger("vllm.galton")
 
-router = APIRouter()
+router = APIRouter(route_class=StrictRoute)
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {}}},
     **{status: {"model": ErrorResponse} for status in (400, 404, 500, 501)},
@@ -81,10 +83,11 @@ class GaltonEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: FastAPI) -> None:
-        """Add the routes, which replace vLLM's of the same path."""
+        """Add the routes, which replace vLLM's of the same path, and the edge around all."""
         app.include_router(router)
         app.include_router(catalog.router)
         app.add_middleware(RefreshOnScrape)
+        attach_edge(app, max_body_bytes=app.state.args.galton_settings.max_body_bytes)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
@@ -177,6 +180,21 @@ async def create_messages(request: RoutedMessagesRequest, raw_request: Request) 
         return anthropic.translate_error_response(answer)
 
 
+_CHAT_OR_COMPLETION = Annotated[
+    Annotated[RoutedChatCompletionRequest, Tag("chat")]
+    | Annotated[RoutedCompletionRequest, Tag("completion")],
+    Discriminator(lambda body: "chat" if "messages" in body else "completion"),
+]
+
+
+@router.post("/invocations", dependencies=[Depends(validate_json_request)], responses=_RESPONSES)
+async def invoke(request: _CHAT_OR_COMPLETION, raw_request: Request) -> Response:
+    """Amazon SageMaker's name for chat completions and completions."""
+    if isinstance(request, RoutedChatCompletionRequest):
+        return await create_chat_completion(request, raw_request)
+    return await create_completion(request, raw_request)
+
+
 async def _answer(
     request: RoutedRequest, raw_request: Request, serving: str, method: str
 ) -> Response:
@@ -207,11 +225,19 @@ async def _answer(
         wanted = raw_request.headers.get("endpoint-load-metrics-format", "")
         is_message = isinstance(request, RoutedMessagesRequest)
         body = answer.model_dump(mode="json", by_alias=True, exclude_none=is_message)
+        if _reasons(request, state.args):
+            reasoning.name_twice(body)
         return JSONResponse(
             {**body, "routing": request.routing_echo()},
             headers={**headers, **(metrics_header(wanted) or {})},
         )
     return CountedStream(_stream(answer, request, state.args), count, headers)
+
+
+def _reasons(request: RoutedRequest, args: Namespace) -> bool:
+    """Whether the answer can have a part that is reasoning."""
+    parser = args.structured_outputs_config.reasoning_parser
+    return bool(parser) and isinstance(request, RoutedChatCompletionRequest)
 
 
 def _stream(answer: AsyncIterator[Any], request: RoutedRequest, args: Namespace) -> Any:
@@ -223,6 +249,8 @@ def _stream(answer: AsyncIterator[Any], request: RoutedRequest, args: Namespace)
     include_usage, _ = should_include_usage(
         getattr(request, "stream_options", None), args.enable_force_include_usage
     )
+    if _reasons(request, args):
+        answer = reasoning.name_twice_in_stream(answer)
     is_last = _has_usage if include_usage else _Finish(request)
     interval = float(getattr(args, "sse_keep_alive_interval", 0))
     return with_sse_keep_alive(echo_in_stream(answer, request, is_last), interval)

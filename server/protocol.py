@@ -137,9 +137,9 @@ class RoutedRequest(BaseModel):
         return None if self._report is None else self._report.news()
 
     def routing_headers(self) -> dict[str, str]:
-        """The policy as a header that a client may send back, visible to browsers."""
+        """The policy as a header that a client may send back."""
         policy = json.dumps(self._policy.shown(), separators=(",", ":"))
-        return {HEADER: policy, "access-control-expose-headers": HEADER}
+        return {HEADER: policy}
 
 
 class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):

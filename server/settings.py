@@ -75,6 +75,15 @@ class Settings:
         "bundled demo, its own)",
     )
 
+    # A prompt of a million tokens is 5 MB as text and 8 MB as ids. What a body becomes in
+    # Python takes several times its size, for every request that is being read.
+    max_body_bytes: int = _setting(
+        32 * 2**20,
+        positive_integer,
+        "N",
+        "most bytes in a request's body, more is a 413 (default: 33554432, which is 32 MiB)",
+    )
+
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add one flag per setting."""
