@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.servers import DEMO, Server, galton, running
 
-MORE_PRESETS = """
+KEY_OF_FAST = "sk-of-fast"
+MORE_PRESETS = f"""
 [presets.seven]
-routing = { mode = "sample", temperature = 0.7, seed = 7 }
+routing = {{ mode = "sample", temperature = 0.7, seed = 7 }}
 
 [presets.steered.routing]
 mode = "sample"
 seed = 7
 scope = "all"
-ban = { "*" = [0, 1] }
+ban = {{ "*" = [0, 1] }}
+
+[keys]
+"{hashlib.sha256(KEY_OF_FAST.encode()).hexdigest()}" = "fast"
 """
 
 
