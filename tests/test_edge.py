@@ -16,7 +16,7 @@ from fastapi import HTTPException
 
 from server.reasoning import name_twice, name_twice_in_stream
 from server.strict_json import parse_json
-from tests.servers import Server, running
+from tests.servers import MODEL, Server, running
 
 KEY = "sk-edge-0123456789"
 ORIGIN = {"Origin": "https://chat.example"}
@@ -254,6 +254,15 @@ def test_a_field_that_only_other_endpoints_have_does_not_reach_the_engine(
 ) -> None:
     body = {"input": "The cat", "max_output_tokens": 2, "n": value}
     assert server.post("/v1/responses", body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": "The cat"}, {"messages": [{"role": "user", "content": "hi"}]}]
+)
+def test_invocations_follow_the_policy_too(server: Server, body: dict[str, object]) -> None:
+    response = server.post("/invocations", {**body, "model": f"{MODEL}-fast", "max_tokens": 2})
+    assert response.status_code == 200
+    assert json.loads(response.headers["x-routing-policy"])["top_k"] == 2
 
 
 def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
