@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from argparse import Namespace
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -98,8 +99,7 @@ class GaltonEndpoints:
         AliasedModels.adopt(state.openai_serving_models, read_presets(args).resolved(spec))
         for handler in (state.anthropic_serving_messages, state.openai_serving_responses):
             route(handler)
-        if args.galton_settings.presets is not None:
-            _reload_on_hangup(state)
+        _heed_hangup(state)
         model_name = state.openai_serving_models.base_model_paths[0].name
         state.galton_requests = RequestCounter(model_name)
         load = ExpertLoad(
@@ -113,14 +113,22 @@ class GaltonEndpoints:
         logger.info("routing self-test passed: %s", spec)
 
 
-def _reload_on_hangup(state: State) -> None:
-    """Without a presets file of the operator's, SIGHUP ends the server, as of old."""
+def _heed_hangup(state: State) -> None:
+    """SIGHUP reloads the operator's presets; without any it ends the server, as it always does.
 
-    def reload() -> None:
+    In order, though, like SIGTERM: else the engine would stay.
+    """
+
+    def heed() -> None:
+        if state.args.galton_settings.presets is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         with suppress(PresetError):  # logged
             catalog.reload_presets(state)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+    if state.args.galton_settings.presets is not None or not ignored:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, heed)
 
 
 @router.post(

@@ -131,8 +131,6 @@ def _from_header(header: str | None) -> object:
 
 
 def _api_key(headers: Mapping[str, str]) -> str | None:
-    """As OpenAI's, Anthropic's and Azure's clients send it."""
+    """Other headers that carry keys have become this one: `server.edge`."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        return token.strip()
-    return headers.get("x-api-key") or headers.get("api-key")
+    return token.strip() if scheme.lower() == "bearer" else None

