@@ -196,7 +196,8 @@ class Source:
 
 def near(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     """A sentence that names what `name` may have meant; empty if nothing is near."""
-    found = difflib.get_close_matches(name, list(known), n=3)
+    # Cut: comparing takes time, and a request may send megabytes.
+    found = difflib.get_close_matches(name[:200], list(known), n=3)
     return f" Near names: {', '.join(f'`{n}`' for n in found)}." if found else ""
 
 
