@@ -130,6 +130,13 @@ def _layer_statistics(rows: Rows, layer_row: int, layer: int) -> dict[str, Any]:
     }
 
 
+class _Inbox(list[npt.NDArray[np.uint8]]):
+    """Never true: vLLM looks in it for something to answer with in a field of its own."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
 class Report:
     """What an HTTP request asked to be told of its tokens' routing, for each of its choices.
 
@@ -139,7 +146,7 @@ class Report:
     def __init__(self, spec: RouterSpec, include: Sequence[str]) -> None:
         self.include = tuple(include)
         self._spec = spec
-        self._unread: defaultdict[int, list[npt.NDArray[np.uint8]]] = defaultdict(list)
+        self._unread: defaultdict[int, _Inbox] = defaultdict(_Inbox)
         self._read: defaultdict[int, list[Rows]] = defaultdict(list)
 
     def unread(self, choice: int) -> list[npt.NDArray[np.uint8]]:
@@ -180,7 +187,7 @@ class Report:
     def _take(self) -> dict[int, Rows]:
         taken = {}
         for choice, chunks in self._unread.items():
-            if chunks:
+            if len(chunks):
                 rows = np.concatenate(chunks).view(row_dtype(self._spec))
                 chunks.clear()
                 self._read[choice].append(rows)

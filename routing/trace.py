@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -170,7 +171,13 @@ class Trace:
 
         Raises TraceError where the array is not of that shape or holds other numbers.
         """
-        if routed_experts.ndim != 3 or routed_experts.shape[1] != len(layers):
+        if routed_experts.dtype.kind not in "iu":
+            raise TraceError(f"dtype {routed_experts.dtype} is not of integers")
+        if (
+            routed_experts.ndim != 3
+            or not routed_experts.shape[2]
+            or routed_experts.shape[1] != len(layers)
+        ):
             expected = f"[tokens, {len(layers)}, top-k]"
             raise TraceError(f"shape {list(routed_experts.shape)} is not {expected}")
         if routed_experts.size and not -1 <= routed_experts.min() <= routed_experts.max() < 2**15:
@@ -211,11 +218,15 @@ def join(parts: Iterable[Trace]) -> Trace:
 def parse_trace(raw: object, layers: Sequence[int], num_experts: int) -> Trace:
     """A trace as a request carries it. Raises TraceError.
 
-    raw: base64 of the layout above, or, for what vLLM and SGLang return, {"data": base64 of
-    the array's bytes, "dtype": its type, "shape": [N, L, K], "first_position": 0}.
+    raw: base64 of the layout above, or of a .npy file as vLLM's `routed_experts` is one; or,
+    for bare arrays such as SGLang's, {"data": base64 of the array's bytes, "dtype": its type,
+    "shape": [N, L, K], "first_position": 0}.
     """
     if isinstance(raw, str):
-        return Trace.decode(raw)
+        decoded = _from_base64(raw)
+        if not decoded.startswith(np.lib.format.MAGIC_PREFIX):
+            return Trace.decode(decoded)
+        return Trace.from_routed_experts(_load(decoded), layers, num_experts)
     if not isinstance(raw, Mapping):
         raise TraceError("it is neither a string of base64 nor an object")
     known = {"data", "dtype", "shape", "first_position"}
@@ -267,6 +278,14 @@ def check_trace(trace: Trace, spec: RouterSpec) -> None:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**31
+
+
+def _load(file: bytes) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(io.BytesIO(file), allow_pickle=False)
+    except (ValueError, EOFError, MemoryError):  # the last for a shape that is a lie
+        raise TraceError("it is a .npy file that cannot be read") from None
+    return array
 
 
 def _from_base64(text: str) -> bytes:

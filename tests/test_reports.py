@@ -42,6 +42,7 @@ def traced(
     """The trace and the whole answer of one request."""
     answer = server.complete(prompt, {**routing, "include": ["trace"]}, **body)
     (entry,) = answer["routing"]["trace"]
+    assert answer["choices"][0]["routed_experts"] is None  # vLLM's field, not ours
     return Trace.decode(entry["data"]), answer
 
 

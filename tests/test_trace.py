@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -91,6 +92,28 @@ def test_routed_experts_of_vllm_and_sglang_are_replayed(dtype: str) -> None:
     assert trace.topk_ids.tolist() == ids.tolist()
 
 
+def _npy(array: Any) -> str:
+    """As vLLM's answers carry `routed_experts`."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _lying_npy(num_tokens: int) -> str:
+    """A header that tells of more than any memory holds, and nothing behind it."""
+    file = io.BytesIO()
+    header = {"descr": "|u1", "fortran_order": False, "shape": (num_tokens, 2, 4)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_vllms_own_answer_is_replayed() -> None:
+    ids = np.arange(16, dtype=np.uint8).reshape(2, 2, 4)
+    trace = parse_policy({"mode": "replay", "trace": _npy(ids)}, SPEC).trace
+    assert trace is not None
+    assert trace.topk_ids.tolist() == ids.tolist()
+
+
 def _changed(**fields: Any) -> str:
     return replace(TRACE, **fields).encode_base64()
 
@@ -119,6 +142,12 @@ def _set(index: Any, value: Any) -> str:
         (_set((0, 0), [1, 2, 1, -1, -1, -1, -1, -1]), "the same expert twice"),
         (_set((0, 0), -1), "experts in every layer, or in none"),
         (random_trace(replace(SPEC, max_top_k=16), 9).encode_base64(), "at most 8 experts"),
+        (_npy(np.zeros((1, 2, 4))), "dtype float64 is not of integers"),
+        (_npy(np.zeros((1, 2), int)), "is not"),
+        (_npy(np.zeros((1, 3, 4), int)), "is not"),
+        (_lying_npy(2**50), ".npy file that cannot be read"),
+        (_npy(np.array({})), ".npy file that cannot be read"),
+        (_npy(np.zeros((1, 2, 4), int))[:-8], ".npy file that cannot be read"),
         ({"data": "", "shape": [1, 2]}, r"shape must be \[tokens, layers, top-k\]"),
         ({"data": "", "shape": [1, 3, 4]}, "data holds 0 bytes, not"),
         ({"data": "", "shape": [1, 2, 4], "dtype": "float32"}, "dtype 'float32' is none of"),
