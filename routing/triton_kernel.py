@@ -33,6 +33,7 @@ _TOP_P, _HEAD_SAMPLE = (tl.constexpr(_KNOWN_MODES.index(m)) for m in ("top_p", "
 _SAMPLE, _UNIFORM = (tl.constexpr(_KNOWN_MODES.index(m)) for m in ("sample", "uniform"))
 _REPLAY = tl.constexpr(_KNOWN_MODES.index("replay"))
 _TOP_K_MASS = tl.constexpr(top_p.TOP_K_MASS)
+_ALMOST = tl.constexpr(top_p.ALMOST)
 _MODEL, _RENORMALIZE, _PRESERVE_MASS = (tl.constexpr(i) for i in range(len(rule.WEIGHTS)))
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = (
     tl.constexpr(i) for i in range(len(rule.SCORINGS))
@@ -393,7 +394,8 @@ def _choose(  # type: ignore[no-untyped-def]
             total = tl.sum(mass)
             if fourth == _TOP_K_MASS:
                 total = tl.sum(tl.where(place < NATIVE_TOP_K, mass, 0.0))
-            enough = _enough(mass, place, first * total, third.to(tl.int32), max_experts)
+            to_reach = first * total * _ALMOST
+            enough = _enough(mass, place, to_reach, third.to(tl.int32), max_experts)
             place = tl.where(place < enough, place, _LAST)
         else:
             place = _take_largest(keys, first.to(tl.int32))

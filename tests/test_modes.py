@@ -127,6 +127,21 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
         assert set(np.flatnonzero(np.isposinf(steering))) <= set(expected_ids.tolist())
 
 
+@pytest.mark.parametrize("mass", ["top_k", "full"])
+def test_top_p_1_does_not_depend_on_the_order_of_a_sum(mass: str) -> None:
+    """All the mass is the native top-k's 9 experts; all others together have 1e-17 of it."""
+    logits = np.random.default_rng(8).normal(0, 1, (500, 64)).astype(np.float32)
+    logits[:, 9:] -= 50
+    numbers = {"top_p": 1.0, "max_experts": 16, "min_experts": 1}
+    routing = {"mode": "top_p", "mass": mass, **numbers}
+    weights, _ = run(step(RouterSpec((0, 3), 64, 9, 16), routing, 500), logits)
+    assert set((weights > 0).sum(axis=1)) == {9}
+    numbers["mass"] = ["full", "top_k"].index(mass)
+    for row in logits:
+        _, ids = select_experts(row, "top_p", numbers, rule=RouterRule(), native_top_k=9)
+        assert ids.size == 9
+
+
 SPEC = RouterSpec((0, 3), 16, 4, 8)
 
 

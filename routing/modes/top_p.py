@@ -17,6 +17,8 @@ from routing.modes.mode import Mode, Numbers, Parameter
 from routing.rule import Ids, to_scores
 
 TOP_K_MASS: Final = 1
+# Masses that are equal but for the order in which they were summed count as equal.
+ALMOST: Final = 1 - 1e-12
 
 
 def select(token: Token, numbers: Numbers) -> Ids:
@@ -26,7 +28,7 @@ def select(token: Token, numbers: Numbers) -> Ids:
     if numbers["mass"] == TOP_K_MASS:
         total = mass[token.best(token.logits, token.native_top_k)].sum()
     order = token.best(token.logits, int(numbers["max_experts"]))
-    reached = np.cumsum(mass[order]) >= numbers["top_p"] * total
+    reached = np.cumsum(mass[order]) >= numbers["top_p"] * total * ALMOST
     enough = int(reached.argmax()) + 1 if reached.any() else order.size
     return order[: max(enough, int(numbers["min_experts"]))]
 
@@ -53,7 +55,7 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
     reached = 0.0
     for j in range(found):
         reached += mass[token.ids[j]]
-        if j + 1 >= min_experts and reached >= top_p * total:
+        if j + 1 >= min_experts and reached >= top_p * total * ALMOST:
             return j + 1
     return found
 
