@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
 from routing.noise import gumbel, gumbel_into, philox4x32, uniforms, words_into
+from tests import battery
 
 
 # Random123's kat_vectors, "philox4x32 10".
@@ -55,27 +57,46 @@ def test_uniforms_never_reach_an_end() -> None:
     assert 0.999 < drawn.max() < 1
 
 
+NUM_EXPERTS, NUM_POSITIONS = 512, 10_000
+
+
+def kernel_noise(
+    seed: int = 11, layer: int = 2, first: int = 0, num_positions: int = NUM_POSITIONS
+) -> npt.NDArray[np.float64]:
+    """[num_positions, NUM_EXPERTS] the kernel's noise from position `first` on."""
+    noise, scratch = np.empty((num_positions, NUM_EXPERTS)), np.empty((2, NUM_EXPERTS))
+    for row in range(num_positions):
+        gumbel_into(noise[row], scratch, np.uint64(seed), layer, first + row)
+    return noise
+
+
 def test_noise_is_standard_gumbel() -> None:
-    # N = 64,000. A right generator fails one of the three with probability below 1e-4.
-    noise = np.concatenate([gumbel(11, 2, position, 64) for position in range(1000)])
-    assert stats.kstest(noise, "gumbel_r").pvalue > 1e-5
-    assert abs(noise.mean() - np.euler_gamma) < 4.5 * math.pi / math.sqrt(6 * noise.size)
-    assert abs(noise.var() - math.pi**2 / 6) < 4.5 * 2.66 / math.sqrt(noise.size) * math.pi**2 / 6
+    """N = 5,120,000: mean and variance, 1 % of which are 10 standard deviations, and the
+    Kolmogorov-Smirnov test, for which 1 % of scale is a distance of 0.003, with a bound of
+    0.0012. The right noise fails one of the three with probability 2e-6.
+    """
+    noise = kernel_noise().ravel()
+    variance, kurtosis = math.pi**2 / 6, 5.4
+    assert abs(noise.mean() - np.euler_gamma) < 5 * math.sqrt(variance / noise.size)
+    deviation = variance * math.sqrt((kurtosis - 1) / noise.size)
+    assert abs(noise.var() - variance) < 5 * deviation
+    assert 0.01 * variance > 10 * deviation
+    assert stats.kstest(noise, "gumbel_r").pvalue > 1e-6
 
 
 @pytest.mark.parametrize("axis", ["seed", "layer", "position", "expert"])
-def test_noise_is_uncorrelated_along(axis: str) -> None:
-    # N = 32,000 pairs; |r| < 4 / sqrt(N) fails by chance with probability 6e-5.
-    base = {"seed": 5, "layer": 1, "position": 0}
-    first, second = [], []
-    for position in range(500):
-        here = {**base, "position": 2 * position}
-        there = here if axis == "expert" else {**here, axis: here[axis] + 1}
-        noise = gumbel(**here, num_experts=64)
-        first.append(noise)
-        second.append(np.roll(noise, 1) if axis == "expert" else gumbel(**there, num_experts=64))
-    correlation = np.corrcoef(np.concatenate(first), np.concatenate(second))[0, 1]
-    assert abs(correlation) < 4 / math.sqrt(64 * 500)
+@pytest.mark.parametrize("distance", [1, 2, 4, 256])
+def test_noise_is_uncorrelated_along(axis: str, distance: int) -> None:
+    """N = 512,000 pairs; |r| < 4 / sqrt(N) fails by chance with probability 6e-5."""
+    first = kernel_noise(num_positions=1000)
+    second = {
+        "seed": lambda: kernel_noise(seed=11 + distance, num_positions=1000),
+        "layer": lambda: kernel_noise(layer=2 + distance, num_positions=1000),
+        "position": lambda: kernel_noise(first=distance, num_positions=1000),
+        "expert": lambda: np.roll(first, distance, axis=1),
+    }[axis]()
+    correlation = np.corrcoef(first.ravel(), second.ravel())[0, 1]
+    assert abs(correlation) < 4 / math.sqrt(first.size)
 
 
 def test_compiled_words_equal_the_reference() -> None:
@@ -97,3 +118,29 @@ def test_compiled_noise_equals_the_reference(num_experts: int) -> None:
         # The compiled logarithm is within 1 ulp, taken twice.
         expected = gumbel(seed, layer, position, num_experts)
         np.testing.assert_allclose(noise, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("stream", battery.STREAMS)
+def test_battery_reads_the_words_in_its_order(stream: str) -> None:
+    lengths = battery.STREAMS[stream]
+    state = battery.walk(lengths, bits_reversed=False)
+    for tile in range(2):
+        state["read"] = battery.TILE  # so that the next word is the next tile's first
+        assert battery.get_bits.ctypes(None, state.ctypes.data) == state["words"][0, 0]
+        for place in (0, 1, 2, 3, 4, 77, 12_345, battery.TILE - 1):
+            along = np.unravel_index(place, tuple(lengths.values()), order="F")
+            at = {axis: int(where) for axis, where in zip(lengths, along, strict=True)}
+            at[list(lengths)[-1]] += tile * list(lengths.values())[-1]
+            block, word = divmod(at["expert"], 4)
+            expected = philox4x32((block, at["layer"], at["position"], 0), (at["seed"], 0))[word]
+            assert state["words"][0, place] == expected
+
+
+def test_battery_reads_reversed_words() -> None:
+    plain, mirrored = (
+        battery.walk(battery.STREAMS["experts"], bits_reversed=r) for r in (False, True)
+    )
+    for _ in range(100):
+        word = battery.get_bits.ctypes(None, plain.ctypes.data)
+        backwards = battery.get_bits.ctypes(None, mirrored.ctypes.data)
+        assert f"{word:032b}"[::-1] == f"{backwards:032b}"
