@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy import stats
 
 from routing.reference import select_experts
 from routing.rule import RouterRule
 from routing.state import RoutedRequest
 from tests.kernels import run, spec_of, state_of, step, stock_choice
-
-PLAIN = RouterRule(renormalize=False)
 
 
 def choice(
@@ -71,118 +65,6 @@ def test_equal_logits_keep_lower_id() -> None:
     state = step(spec_of(8, 4), {"mode": "sample", "temperature": 0, "seed": 1}, 1)
     _, ids = run(state, np.array([[1, 2, 2, 0, 2, 1, 1, 0]], np.float32))
     assert ids.tolist() == [[1, 2, 4, 0]]
-
-
-def test_founding_example() -> None:
-    """Logits 2 and 1: experts chosen with probability 0.731 and 0.269.
-
-    Chi-squared over N = 400,000 tokens; a right kernel fails with probability 1e-6, one
-    that is off by 1 % (0.724, 10.4 standard deviations) passes with probability 2e-8.
-    """
-    num_tokens = 400_000
-    state = step(spec_of(2, 1), {"mode": "sample", "temperature": 1.0, "seed": 7}, num_tokens)
-    _, ids = run(state, np.tile(np.array([[2, 1]], np.float32), (num_tokens, 1)))
-    observed = np.bincount(ids[:, 0], minlength=2)
-    assert observed.tolist() == state.assignments[0].tolist()
-    probabilities = np.array([0.7310586, 0.2689414])
-    assert stats.chisquare(observed, num_tokens * probabilities).pvalue > 1e-6
-
-
-@pytest.mark.parametrize("shape", ["peaked", "flat", "tied"])
-@pytest.mark.parametrize(
-    ("num_experts", "temperature"),
-    [(3, 0.3), (3, 1.0), (64, 0.3), (64, 1.0), (64, 10.0), (512, 1.0)],
-)
-def test_first_choice_follows_softmax(num_experts: int, shape: str, temperature: float) -> None:
-    """N = 1,000,000 tokens, and the best experts of half the mass: a right kernel is 5 standard
-    deviations off with probability 6e-7, one whose probability is 1 % off is 10 away and
-    passes with probability 3e-7. Chi-squared over all experts looks for the rest.
-    """
-    rng = np.random.default_rng(num_experts)
-    logits = {
-        "peaked": rng.normal(0, 3, num_experts),
-        "flat": rng.normal(0, 0.1, num_experts),
-        "tied": rng.integers(0, 2, num_experts),
-    }[shape].astype(np.float32)
-    chunk, chunks = 20_000, 50
-    spec = spec_of(num_experts, 1)
-    routing = {"mode": "sample", "temperature": temperature, "seed": 5, "scope": "all"}
-    request = RoutedRequest.of(routing, 0, spec)
-    state = state_of(spec, chunk, 1, RouterRule())
-    rows = np.tile(logits, (chunk, 1))
-    for i in range(chunks):
-        state.begin_step([request], np.array([chunk]), np.array([i * chunk]))
-        run(state, rows)
-    total, counts = chunk * chunks, state.assignments[0]
-    scaled = logits.astype(np.float64) / temperature
-    p = np.exp(scaled - scaled.max())
-    p /= p.sum()
-
-    order = np.argsort(-p)
-    half = order[: np.searchsorted(np.cumsum(p[order]), 0.5) + 1]
-    mass = p[half].sum()
-    deviations = (counts[half].sum() - total * mass) / math.sqrt(total * mass * (1 - mass))
-    assert abs(deviations) < 5
-    often = total * p > 20
-    if often.sum() > 1:
-        observed, expected = counts[often], p[often] / p[often].sum() * counts[often].sum()
-        assert stats.chisquare(observed, expected).pvalue > 1e-6
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_ordered_pairs_are_plackett_luce(temperature: float) -> None:
-    """All 30 ordered pairs of 6 experts against p_i * p_j / (1 - p_i); N = 200,000."""
-    num_tokens = 200_000
-    logits = np.array([2.0, 1.0, 0.5, 0.0, 0.0, -1.0], np.float32)
-    routing = {"mode": "sample", "temperature": temperature, "seed": 3}
-    _, ids = run(step(spec_of(6, 2), routing, num_tokens), np.tile(logits, (num_tokens, 1)))
-    p = np.exp(logits / temperature, dtype=np.float64)
-    p /= p.sum()
-    pairs = list(itertools.permutations(range(6), 2))
-    expected = [num_tokens * p[i] * p[j] / (1 - p[i]) for i, j in pairs]
-    counts = np.bincount(ids[:, 0] * 6 + ids[:, 1], minlength=36)
-    observed = [counts[i * 6 + j] for i, j in pairs]
-    assert sum(observed) == num_tokens  # never the same expert twice
-    assert stats.chisquare(observed, expected).pvalue > 1e-6
-
-
-def test_overlap_with_top_k_falls_with_temperature() -> None:
-    num_tokens = 2_000
-    logits = np.random.default_rng(0).normal(0, 1, (num_tokens, 64)).astype(np.float32)
-    overlaps = []
-    for temperature in (0.0, 0.1, 0.3, 1.0, 3.0, 10.0):
-        routing = {"mode": "sample", "temperature": temperature, "seed": 1}
-        _, ids = run(step(spec_of(64, 8), routing, num_tokens), logits)
-        if temperature == 0:
-            clean = ids
-        overlaps.append(np.mean([len(set(a) & set(b)) for a, b in zip(ids, clean, strict=True)]))
-    assert overlaps[0] == 8
-    assert all(a > b for a, b in itertools.pairwise(overlaps))
-
-
-def test_weights_carry_no_noise() -> None:
-    num_tokens = 200
-    logits = np.random.default_rng(1).normal(0, 1, (num_tokens, 16)).astype(np.float32)
-    routing = {"mode": "sample", "temperature": 2.0, "seed": 1}
-    weights, ids = run(step(spec_of(16, 4), routing, num_tokens, PLAIN), logits)
-    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(weights, np.take_along_axis(softmax, ids, axis=1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e4, -1e4, 3.4e38])
-@pytest.mark.parametrize("renormalize", [True, False])
-def test_extreme_logits_never_leave_the_range(bad: float, renormalize: bool) -> None:
-    logits = np.zeros((64, 16), np.float32)
-    logits[:, 5] = bad
-    logits[32:] = bad
-    routing = {"mode": "sample", "temperature": 1.0, "seed": 1}
-    rule = RouterRule(renormalize=renormalize)
-    weights, ids = run(step(spec_of(16, 4), routing, 64, rule), logits)
-    assert all(len(set(row)) == 4 for row in ids.tolist())
-    assert ids.min() >= 0
-    assert ids.max() < 16
-    assert np.isfinite(weights).all()
-    assert (weights.sum(axis=1) <= 1 + 1e-6).all()
 
 
 def test_unused_slots_repeat_the_best_expert_with_weight_zero() -> None:
