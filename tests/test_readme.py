@@ -65,3 +65,10 @@ def test_links_lead_somewhere() -> None:
     for page in (REPO / "README.md", *REPO.glob("*/README.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / Path(target)).exists(), f"{page}: {target}"
+
+
+def test_every_test_that_the_docs_name_exists() -> None:
+    tests = "".join(file.read_text() for file in (REPO / "tests").glob("*.py"))
+    named = re.findall(r"`(test_\w+)`", (REPO / "tests" / "README.md").read_text())
+    assert len(named) > 20
+    assert [name for name in named if f"def {name}(" not in tests] == []
