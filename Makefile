@@ -5,7 +5,7 @@ ARGS ?=
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test lint lock reproducibility battery clean
+.PHONY: help setup serve test lint lock reproducibility conformance conformance-lock battery clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -15,6 +15,8 @@ help:
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
+	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
+	@echo "make conformance-lock             write tests/clients/requirements.lock"
 	@echo "make clean                        remove .venv and caches"
 
 setup: .venv/.ready
@@ -48,10 +50,24 @@ lock: setup
 reproducibility: setup
 	.venv/bin/python -m tests.reproducibility $(ARGS)
 
+# The clients' requirements contradict vLLM's: they have an environment of their own.
+conformance: .venv-clients/.ready
+	.venv-clients/bin/python -m pytest tests/clients $(ARGS)
+
+.venv-clients/.ready: tests/clients/requirements.lock | setup
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venv-clients
+	.venv/bin/uv pip sync --quiet --python .venv-clients/bin/python --require-hashes $<
+	@touch $@
+
+conformance-lock: setup
+	.venv/bin/uv pip compile tests/clients/requirements.in --generate-hashes --no-annotate \
+		--python-version 3.11 --custom-compile-command "make conformance-lock" \
+		--output-file tests/clients/requirements.lock $(ARGS)
+
 # Needs TestU01: Debian's package libtestu01-0, in the component non-free. A minute and a half;
 # ARGS="--battery Crush --stream experts --bits highest" takes about half an hour.
 battery: setup
 	.venv/bin/python -m tests.battery $(ARGS)
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import DEMO, Server, galton, running
+from tests.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, galton, running
 
 KEY_OF_FAST = "sk-of-fast"
 MORE_PRESETS = f"""
@@ -24,10 +24,12 @@ ban = {{ "*" = [0, 1] }}
 "{hashlib.sha256(KEY_OF_FAST.encode()).hexdigest()}" = "fast"
 """
 
+collect_ignore = ["clients"]  # they need an environment of their own: `make conformance`
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`galton serve` as README says, with flags that let tests see more: small cache blocks,
+    """`galton serve` as README says, with flags that let tests see more: small cache blocks, tools,
     and an endpoint whose sampling parameters are not Galton's making.
 
     Beside its log lies its presets.toml: the demo's, and some more.
@@ -42,8 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "--enable-prompt-tokens-details",
         "--block-size=32",
         "--enable-scale-out",
+        *TOOL_FLAGS,
     )
-    with running(command, log) as started:
+    with running(command, log, **TOOL_ENVIRONMENT) as started:
         yield started
 
 

@@ -23,6 +23,14 @@ REPO = Path(__file__).parent.parent
 DEMO = REPO / "models" / "demo" / "checkpoint"
 MODEL = "galton-demo"
 START_SECONDS = 300
+# Tools for a model that was never taught any: the grammar is the arguments' schema, and leaves no
+# room for blanks, with which so small a model would fill its context.
+TOOL_FLAGS = (
+    "--enable-auto-tool-choice",
+    "--tool-call-parser=hermes",
+    '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}',
+)
+TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
 
 
 @dataclass
