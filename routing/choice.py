@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from routing.elementary import bits_of
 from routing.noise import gumbel_into
 from routing.rule import Floats, Ids, RouterRule, scores, selection_scores, to_selection_scores
 
@@ -58,10 +59,9 @@ class Token:
 class CompiledToken(NamedTuple):
     """A `Token` with room to work in. Arrays are float64 [E] unless said otherwise.
 
-    gated: whether `gate` holds anything but zeros. work: [4B], scratch: [2, 4B], where 4B
-    is the next multiple of 4. keys: int64 [E], see `set_keys`. replayed: int16 [S], the
-    experts that a trace holds for the token, then -1. ids: int32 [E], where a mode leaves
-    its choice.
+    gated: whether `gate` holds anything but zeros. work, scratch: room to work in, E rounded
+    up to `whole_blocks`. keys: int64 [E], see `set_keys`. replayed: int16 [S], the experts that
+    a trace holds for the token, then -1. ids: int32, where a mode leaves its choice.
     """
 
     logits: Any
@@ -84,7 +84,7 @@ def best(token, count):  # type: ignore[no-untyped-def]
     """ids <- `Token.best` of the logits; how many there are."""
     for e in range(token.logits.shape[0]):
         token.work[e] = token.logits[e]
-    to_selection_scores(token.work, token.logits.shape[0], token.rule, token.scratch)
+    to_selection_scores(token.work, token.logits.shape[0], token.rule)
     return largest(token, count)
 
 
@@ -94,7 +94,7 @@ def noisy_scores(token, temperature):  # type: ignore[no-untyped-def]
     gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
     for e in range(token.logits.shape[0]):
         token.work[e] = token.logits[e] + temperature * token.work[e]
-    to_selection_scores(token.work, token.logits.shape[0], token.rule, token.scratch)
+    to_selection_scores(token.work, token.logits.shape[0], token.rule)
 
 
 @njit(inline="always", error_model="numpy")
@@ -111,30 +111,25 @@ def rank(token):  # type: ignore[no-untyped-def]
         for e in range(token.gate.shape[0]):
             if token.gate[e] != 0:
                 token.work[e] = token.gate[e]
-    set_keys(token.keys, token.work, token.scratch)
+    set_keys(token.keys, token.work)
 
 
-_SIGN_TO_ORDER = np.int32(0x7FFFFFFF)
 _LAST = (1 << 31) - 1
 CLOSED = (-0x7F800001 << 32) + _LAST  # no key of a value above -inf is below it
-_HIGHEST_KEY = (1 << 63) - 1
+_HIGHEST_KEY, _HALF, _1 = np.uint64((1 << 63) - 1), np.uint64(1 << 63), np.uint64(1)
 
 
 @njit(error_model="numpy")
-def set_keys(keys, values, scratch):  # type: ignore[no-untyped-def]
+def set_keys(keys, values):  # type: ignore[no-untyped-def]
     """keys <- integers in the order of (float32 value, lower id first).
 
     The bits of a float32 order as its value does once those of the negative ones are
     flipped (Herf, "Radix tricks", 2001). One comparison of keys settles value and tie, in
     vector instructions and without a branch.
     """
-    rounded = scratch[0].view(np.float32)
-    bits = rounded.view(np.int32)
     for e in range(keys.shape[0]):
-        rounded[e] = np.float32(values[e]) + np.float32(0.0)  # -0 becomes 0
-    for e in range(keys.shape[0]):
-        ordered = bits[e] ^ ((bits[e] >> np.int32(31)) & _SIGN_TO_ORDER)
-        keys[e] = (np.int64(ordered) << np.int64(32)) | np.int64(_LAST - e)
+        bits = np.int64(bits_of(np.float32(values[e]) + np.float32(0.0)))  # -0 becomes 0
+        keys[e] = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (_LAST - e)
 
 
 @njit(error_model="numpy")
@@ -142,17 +137,22 @@ def take_largest(keys, ids, count):  # type: ignore[no-untyped-def]
     """ids <- experts of the `count` largest keys, largest first; how many are not closed.
 
     One pass for each, without a branch: on random logits a branch is mispredicted about
-    `count` ln(E / `count`) times, which costs more.
+    `count` ln(E / `count`) times, which costs more. A pass looks for the key nearest below a
+    limit, the last one taken. Distances are modulo 2^64, so that those to keys above wrap
+    around to the far end, and count from -2^63: AVX2 compares signed numbers only.
     """
-    found = np.int64(_HIGHEST_KEY)
+    limit = _HIGHEST_KEY
     for slot in range(count):
-        bound, found = found, np.int64(CLOSED)
+        origin = limit + _HALF
+        to_closed = np.int64(origin - np.uint64(np.int64(CLOSED)))
+        nearest = to_closed
         for e in range(keys.shape[0]):
-            key = keys[e] if keys[e] < bound else np.int64(CLOSED)
-            found = key if key > found else found
-        if found == CLOSED:
+            nearest = min(nearest, np.int64(origin - np.uint64(keys[e])))
+        if nearest == to_closed:
             return slot
-        ids[slot] = np.int32(_LAST - (found & np.int64(_LAST)))
+        found = origin - np.uint64(nearest)
+        ids[slot] = np.int32(_LAST - (np.int64(found) & _LAST))
+        limit = found - _1
     return count
 
 

@@ -1,60 +1,78 @@
-"""exp and ln over arrays, compiled so that LLVM turns every loop into vector instructions.
+"""exp and ln of one number, without a branch: LLVM turns loops of them into vector instructions.
 
-numba alone calls the C library once per element. Both follow fdlibm (Sun Microsystems,
-1993), with errors below 1 ulp. Loops that read a number's bits are apart from loops that
-write the number: otherwise LLVM must assume that they touch the same memory.
+numba alone calls the C library each time. Both follow fdlibm (Sun Microsystems, 1993), with
+multiplications and additions fused; `exp` is within 1 ulp, `minus_ln` within 3.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from typing import Any
 
+import numpy as np
+from numba import njit, types
+from numba.extending import intrinsic
+
+_LN2, _1_LN2 = float(np.log(2.0)), 1.44269504088896338700e00
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_1_LN2 = 1.44269504088896338700e00
 _P1, _P2, _P3 = 1.66666666666666019037e-01, -2.77777777770155933842e-03, 6.61375632143793436117e-05
 _P4, _P5 = -1.65339022054652515390e-06, 4.13813679705723846039e-08
 _L1, _L2, _L3 = 6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01
 _L4, _L5, _L6 = 2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01
 _L7 = 1.479819860511658591e-01
 _ONE, _SQRT_HALF, _MANTISSA = 0x3FF0000000000000, 0x3FE6A09E00000000, 0x000FFFFFFFFFFFFF
+_2_52, _2_52_BITS = 2.0**52, 0x4330000000000000
+
+
+@intrinsic
+def bits_of(typing_context, number):  # type: ignore[no-untyped-def]
+    """The bits of a float64 or float32, as a signed integer of its width."""
+    return _reinterpret(number, types.int64 if number.bitwidth == 64 else types.int32)
+
+
+@intrinsic
+def number_of(typing_context, bits):  # type: ignore[no-untyped-def]
+    """The float64 or float32 that has these bits."""
+    return _reinterpret(bits, types.float64 if bits.bitwidth == 64 else types.float32)
+
+
+def _reinterpret(given: Any, wanted: Any) -> Any:
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.bitcast(arguments[0], context.get_value_type(wanted))
+
+    return wanted(given), codegen
 
 
 @njit(error_model="numpy")
-def minus_ln(x, scratch):  # type: ignore[no-untyped-def]
-    """x <- -ln x, for normal x above 0. scratch: [2, N] float64."""
-    bits = x.view(np.int64)
-    exponent, mantissa = scratch[0], scratch[1]
-    mantissa_bits = mantissa.view(np.int64)
-    for i in range(x.shape[0]):
-        shifted = bits[i] + np.int64(_ONE - _SQRT_HALF)
-        exponent[i] = float((shifted >> np.int64(52)) - np.int64(1023))
-        mantissa_bits[i] = (shifted & np.int64(_MANTISSA)) + np.int64(_SQRT_HALF)
-    for i in range(x.shape[0]):
-        f = mantissa[i] - 1.0
-        s = f / (2.0 + f)
-        z = s * s
-        w = z * z
-        r = w * (_L2 + w * (_L4 + w * _L6)) + z * (_L1 + w * (_L3 + w * (_L5 + w * _L7)))
-        half = 0.5 * f * f
-        tail = s * (half + r) + exponent[i] * _LN2_LOW
-        x[i] = -(exponent[i] * _LN2_HIGH - ((half - tail) - f))
+def high_bits(bits, shift, plus):  # type: ignore[no-untyped-def]
+    """`bits`, without a sign, shifted right, `plus` a number: as a float64, if below 2^52.
+
+    A number n lies in the last bits of 2^52 + n: AVX2 has no instruction that converts.
+    """
+    n = np.int64(np.uint64(bits) >> np.uint64(shift))
+    return number_of(n + _2_52_BITS) - (_2_52 - plus)
 
 
-@njit(error_model="numpy")
-def exp(x, count, scratch):  # type: ignore[no-untyped-def]
-    """x[:count] <- exp x, for x up to 700; 0 below -700, where it would be 1e-304."""
-    power = scratch[0]
-    power_bits = power.view(np.int64)
-    for i in range(count):
-        z = min(max(x[i], -700.0), 700.0)
-        k = np.floor(z * _1_LN2 + 0.5)
-        bits = (np.int64(k) + np.int64(1023)) << np.int64(52)
-        power_bits[i] = bits if x[i] >= -700.0 else np.int64(0)
-        high, low = z - k * _LN2_HIGH, k * _LN2_LOW
-        r = high - low
-        t = r * r
-        c = r - t * (_P1 + t * (_P2 + t * (_P3 + t * (_P4 + t * _P5))))
-        x[i] = 1.0 - ((low - (r * c) / (2.0 - c)) - high)
-    for i in range(count):
-        x[i] *= power[i]
+@njit(error_model="numpy", fastmath={"contract"})
+def minus_ln(x):  # type: ignore[no-untyped-def]
+    """-ln x, for normal x above 0."""
+    shifted = bits_of(x) + (_ONE - _SQRT_HALF)
+    exponent = high_bits(shifted, 52, -1023.0)
+    mantissa = number_of((shifted & _MANTISSA) + _SQRT_HALF)  # from sqrt(1/2) to sqrt(2)
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    z = s * s
+    r = z * (_L1 + z * (_L2 + z * (_L3 + z * (_L4 + z * (_L5 + z * (_L6 + z * _L7))))))
+    return -(exponent * _LN2) - s * (2.0 + r)
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def exp(x):  # type: ignore[no-untyped-def]
+    """exp x, for x up to 700; 0 below -700, where it would be 1e-304."""
+    z = min(max(x, -700.0), 700.0)
+    shifted = z * _1_LN2 + 1.5 * _2_52
+    k = shifted - 1.5 * _2_52
+    high, low = z - k * _LN2_HIGH, k * _LN2_LOW
+    r = high - low
+    t = r * r
+    c = r - t * (_P1 + t * (_P2 + t * (_P3 + t * (_P4 + t * _P5))))
+    power = number_of((bits_of(shifted) + 1023) << 52)
+    return power * (1.0 - ((low - (r * c) / (2.0 - c)) - high)) if x >= -700.0 else 0.0

@@ -179,40 +179,44 @@ _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = range(len(SCORINGS))
 
 
 @njit(error_model="numpy")
-def to_selection_scores(values, num_experts, rule, scratch):  # type: ignore[no-untyped-def]
+def to_selection_scores(values, num_experts, rule):  # type: ignore[no-untyped-def]
     """Turn values[:num_experts] from logits into `selection_scores`."""
     if rule.has_correction_bias or rule.scoring == _SIGMOID or rule.scoring == _SQRTSOFTPLUS:
-        to_scores(values, num_experts, rule, scratch)
+        to_scores(values, num_experts, rule)
         for e in range(num_experts):
             values[e] += rule.correction_bias[e]
 
 
 @njit(error_model="numpy")
-def to_scores(values, count, rule, scratch):  # type: ignore[no-untyped-def]
-    """Turn values[:count] from logits into `scores`, a softmax among themselves."""
-    if rule.scoring == _SIGMOID or rule.scoring == _SQRTSOFTPLUS:
+def to_scores(values, count, rule):  # type: ignore[no-untyped-def]
+    """Turn values[:count] from logits into `scores`, a softmax among themselves.
+
+    Here and below values and weights have room for `whole_blocks(count)`.
+    """
+    if rule.scoring == _SIGMOID:
         for i in range(count):
-            values[i] = _score(values[i], rule.scoring)
+            values[i] = 1.0 / (1.0 + exp(-values[i]))
+    elif rule.scoring == _SQRTSOFTPLUS:
+        for i in range(count):  # ln(1 + e^z) without overflow
+            z = values[i]
+            values[i] = np.sqrt(max(z, 0.0) + np.log1p(exp(-abs(z))))
     else:
-        total = _exp_below_highest(values, count, scratch)
+        total = _exp_below(values, count, _largest(values, count))
         for i in range(count):
             values[i] /= total
 
 
 @njit(error_model="numpy")
-def _score(z, scoring):  # type: ignore[no-untyped-def]
-    if scoring == _SIGMOID:
-        return 1.0 / (1.0 + np.exp(-max(z, -700.0)))
-    return np.sqrt(max(z, 0.0) + np.log1p(np.exp(-abs(z))))  # ln(1 + e^z) without overflow
+def whole_blocks(count):  # type: ignore[no-untyped-def]
+    """The next multiple of 8: of fewer numbers LLVM would take the rest one by one."""
+    return (count + 7) & -8
 
 
 @njit(error_model="numpy")
-def _exp_below_highest(values, count, scratch):  # type: ignore[no-untyped-def]
-    """values <- exp(values - their largest); their sum."""
-    highest = _largest(values, count)
-    for i in range(count):
-        values[i] -= highest
-    exp(values, count, scratch)
+def _exp_below(values, count, highest):  # type: ignore[no-untyped-def]
+    """values[:count] <- exp(values - highest); their sum. What fills the last block is lost."""
+    for i in range(whole_blocks(count)):
+        values[i] = exp(values[i] - highest)
     return _sum(values, count)
 
 
@@ -233,16 +237,15 @@ def _sum(values, count):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def close_groups(gate, logits, ranked, scratch, rule):  # type: ignore[no-untyped-def]
+def close_groups(gate, logits, ranked, rank, rule):  # type: ignore[no-untyped-def]
     """Set gate to -inf for the experts outside the token's groups: see `open_experts`.
 
-    gate: -inf where an expert is banned; else left alone. ranked: [E] to work in.
+    gate: -inf where an expert is banned; else left alone. ranked, rank: [E] to work in.
     """
     group_size = logits.shape[0] // rule.num_groups
     for e in range(logits.shape[0]):
         ranked[e] = logits[e]
-    to_selection_scores(ranked, logits.shape[0], rule, scratch)
-    rank = scratch[0]
+    to_selection_scores(ranked, logits.shape[0], rule)
     for group in range(rule.num_groups):
         best, second = -np.inf, -np.inf
         for e in range(group * group_size, (group + 1) * group_size):
@@ -263,38 +266,44 @@ def close_groups(gate, logits, ranked, scratch, rule):  # type: ignore[no-untype
 
 
 @njit(error_model="numpy")
-def weights_into(weights, logits, ids, count, work, scratch, rule):  # type: ignore[no-untyped-def]
-    """Fill weights[:count] with `model_weights` of ids[:count]; work: [E]."""
+def weights_into(weights, logits, ids, count, rule):  # type: ignore[no-untyped-def]
+    """Fill weights[:count] with `model_weights` of ids[:count]."""
     if count == 0:
         return
     if rule.scoring == _SPARSEMIXER:
         _sparsemixer_into(weights, logits, ids, count)
         return
-    # The chosen are few: one library call each is faster than loops made for vectors.
+    for j in range(count):
+        weights[j] = logits[ids[j]]
     if rule.scoring != _SOFTMAX:
-        for j in range(count):
-            weights[j] = _score(logits[ids[j]], rule.scoring)
+        to_scores(weights, count, rule)
     elif rule.renormalize:
-        highest = logits[ids[0]]
-        for j in range(count):
-            highest = max(highest, logits[ids[j]])
-        for j in range(count):
-            weights[j] = np.exp(logits[ids[j]] - highest)
+        _exp_below(weights, count, _largest(weights, count))
     else:
-        for e in range(logits.shape[0]):
-            work[e] = logits[e]
-        total = _exp_below_highest(work, logits.shape[0], scratch)
+        highest = _largest(logits, logits.shape[0])
+        total = _sum_of_exp(logits, highest)
         for j in range(count):
-            weights[j] = work[ids[j]] / total
+            weights[j] = exp(weights[j] - highest) / total
     scale_to(weights, count, rule.scaling_factor, rule.renormalize)
+
+
+@njit(fastmath={"reassoc"}, error_model="numpy")
+def _sum_of_exp(logits, highest):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for e in range(logits.shape[0]):
+        total += exp(logits[e] - highest)
+    return total
 
 
 @njit(error_model="numpy")
 def scale_to(weights, count, factor, renormalize):  # type: ignore[no-untyped-def]
     """weights[:count] <- factor times them, or times their `share`."""
     total = _sum(weights, count) if renormalize else 1.0
-    for j in range(count):
-        weights[j] = factor * (weights[j] / total if total > 0 else 1.0 / count)
+    if not total > 0:
+        weights[:count] = 1.0
+        total = float(count)
+    for j in range(whole_blocks(count)):
+        weights[j] = factor * (weights[j] / total)
 
 
 @njit(error_model="numpy")

@@ -112,10 +112,10 @@ def test_compiled_words_equal_the_reference() -> None:
 
 @pytest.mark.parametrize("num_experts", [4, 8, 60, 512])
 def test_compiled_noise_equals_the_reference(num_experts: int) -> None:
-    noise, scratch = np.empty(num_experts), np.empty((2, num_experts))
+    noise, scratch = np.empty(num_experts), np.empty(num_experts)
     for seed, layer, position in ((0, 0, 0), (2**63 - 1, 1000, 2**31 - 1), (12345, 7, 99)):
         gumbel_into(noise, scratch, np.uint64(seed), layer, position)
-        # The compiled logarithm is within 1 ulp, taken twice.
+        # The compiled logarithm is within 3 ulp, taken twice.
         expected = gumbel(seed, layer, position, num_experts)
         np.testing.assert_allclose(noise, expected, rtol=1e-13, atol=1e-13)
 

@@ -38,7 +38,7 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
     found = best(token, pool)
     noisy_scores(token, numbers[3])
     rank(token)
-    kept = token.scratch[0].view(np.int64)
+    kept = token.work.view(np.int64)
     for place in range(found):
         e = token.ids[place]
         kept[place] = key_above_all(place, e) if place < head else token.keys[e]

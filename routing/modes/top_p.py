@@ -42,7 +42,7 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
     mass = token.work
     for e in range(num_experts):
         mass[e] = token.logits[e]
-    to_scores(mass, num_experts, token.rule, token.scratch)
+    to_scores(mass, num_experts, token.rule)
     total = 0.0
     if numbers[3] == TOP_K_MASS:
         for j in range(min(found, token.native_top_k)):
