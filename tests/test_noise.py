@@ -64,7 +64,7 @@ def kernel_noise(
     seed: int = 11, layer: int = 2, first: int = 0, num_positions: int = NUM_POSITIONS
 ) -> npt.NDArray[np.float64]:
     """[num_positions, NUM_EXPERTS] the kernel's noise from position `first` on."""
-    noise, scratch = np.empty((num_positions, NUM_EXPERTS)), np.empty((2, NUM_EXPERTS))
+    noise, scratch = np.empty((num_positions, NUM_EXPERTS)), np.empty(NUM_EXPERTS)
     for row in range(num_positions):
         gumbel_into(noise[row], scratch, np.uint64(seed), layer, first + row)
     return noise
