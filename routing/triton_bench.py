@@ -81,7 +81,8 @@ def _microseconds(call: Router) -> Callable[[], float]:
 def main() -> None:
     """Print one Markdown row per shape."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--mode", choices=tuple(MODES), default="sample")
+    modes = [name for name, mode in MODES.items() if not mode.takes_trace]
+    parser.add_argument("--mode", choices=modes, default="sample")
     parser.add_argument("--repeats", type=int, default=25)
     args = parser.parse_args()
     if not torch.cuda.is_available():
