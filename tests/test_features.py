@@ -11,11 +11,12 @@ import pytest
 
 from tests.servers import Server
 
+# Far enough from the model's own routing that an answer shows which of the two it followed.
 MODES: dict[str, dict[str, Any]] = {
-    "top_k": {"mode": "top_k", "top_k": 2},
-    "sample": {"mode": "sample", "temperature": 0.7, "seed": 7},
-    "top_p": {"mode": "top_p", "top_p": 0.5},
-    "head_sample": {"mode": "head_sample", "seed": 7},
+    "top_k": {"mode": "top_k", "top_k": 1},
+    "sample": {"mode": "sample", "temperature": 3, "seed": 7},
+    "top_p": {"mode": "top_p", "top_p": 0.3},
+    "head_sample": {"mode": "head_sample", "head": 0, "temperature": 3, "seed": 8},
     "uniform": {"mode": "uniform", "seed": 7},
 }
 every_mode = pytest.mark.parametrize("routing", MODES.values(), ids=MODES)
@@ -145,6 +146,7 @@ def test_feature(server: Server, feature: str, routing: dict[str, Any]) -> None:
 @every_mode
 def test_stop_string_cuts_the_answer(server: Server, routing: dict[str, Any]) -> None:
     text = whole(server, asked(routing))[0]["text"]
+    assert text != whole(server, asked(None))[0]["text"]
     stop = text[len(text) // 2 :][:3]
     body = asked(routing, stop=[stop])
     (answer,) = whole(server, body)
