@@ -42,7 +42,7 @@ lint: setup
 lock: setup
 	.venv/bin/python -c "from importlib.metadata import requires; print(*requires('torch'), sep='\n')" \
 		> .venv/torch-requires.txt
-	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra dev \
+	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra tune --extra dev \
 		--generate-hashes --override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
 

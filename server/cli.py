@@ -1,4 +1,4 @@
-"""The `galton` command: start vLLM's server with Galton in it, or describe a checkpoint."""
+"""The `galton` command: start vLLM's server with Galton in it, describe a checkpoint, or tune."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from server import preflight
+from server import preflight, tuning
 from server.settings import SettingError, Settings, positive_integer
 
 # How long open connections may take to end once the engine is stopped. vLLM kills an engine
@@ -64,6 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=positive_integer,
         help="as for serve: show what requests could then ask for (default: the model's top-k)",
     )
+    tuning.add_arguments(
+        commands.add_parser(
+            "tune",
+            help="search a routing policy on validation data",
+            usage="galton tune [MODEL] --data FILE [galton's flags] [vLLM's flags]",
+            description="Search a policy for MODEL (default: the bundled demo) and write it as a "
+            "preset, with its results on validation and test data.",
+            epilog=tuning.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+    )
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"] and any(a.startswith("--help=") for a in arguments):
         return _print_vllm_help(arguments[1:])
@@ -73,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             inspect_parser.error(f"unrecognized arguments: {' '.join(vllm_argv)}")
         return inspect(args)
     try:
+        if args.command == "tune":
+            return tuning.tune(args, vllm_argv)
         serve(Settings.from_args(args), vllm_argv)
     except (SettingError, preflight.CannotStartError) as error:
         print(f"galton: {error}", file=sys.stderr)

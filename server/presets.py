@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ REWRITTEN_STARTS: Final = (
     *("text-", "dall-", "tts-", "davinci"),
 )
 REWRITTEN_PART: Final = "-search-"
+# Of a preset's `results`, see `models.tuning.report`.
+RESULTS: Final = (
+    *("search", "metric", "trials", "seed", "experts_per_token", "verdict"),
+    *("validation", "test"),
+)
 
 
 class PresetError(ValueError):
@@ -43,12 +49,14 @@ class Preset:
 
     routing: as declared, like the `routing` object of a request. policy: the same with every
     default of the model filled in; no seed unless one is declared. None before `resolved`.
+    results: what `galton tune` measured; told to people, of no effect.
     """
 
     name: str
     description: str
     routing: Mapping[str, Any]
     policy: Mapping[str, Any] | None = None
+    results: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +222,39 @@ def _preset(source: Source, name: str) -> Preset:
         raise source.error(("presets", name), f"a name must match {NAME.pattern}")
     key = ("presets", name)
     given = source.table(*key)
-    source.refuse_unknown(key, given, ("description", "routing"))
+    source.refuse_unknown(key, given, ("description", "routing", "results"))
     description = given.get("description", "")
     if not isinstance(description, str):
         raise source.error((*key, "description"), f"must be a string, got {description!r}")
     if "routing" not in given:
         raise source.error(key, "the key routing is missing: the preset's policy, a table")
-    return Preset(name, description, source.table(*key, "routing"))
+    routing, results = source.table(*key, "routing"), source.table(*key, "results")
+    _check_results(source, (*key, "results"), results)
+    return Preset(name, description, routing, results=results)
+
+
+def _check_results(source: Source, key: tuple[str, ...], given: Mapping[str, Any]) -> None:
+    """Results are as `galton tune` writes them: tables of texts, numbers and intervals."""
+    source.refuse_unknown(key, given, RESULTS)
+    for name, value in given.items():
+        if name in ("validation", "test", "experts_per_token"):
+            for part, number in source.table(*key, name).items():
+                if not _is_measured(number):
+                    reason = f"must be a finite number or two, got {number!r}"
+                    raise source.error((*key, name, part), reason)
+        elif not isinstance(value, str) and not _is_measured(value):
+            raise source.error((*key, name), f"must be a string or a number, got {value!r}")
+
+
+def _is_measured(value: object) -> bool:
+    """A finite number, or an interval: two of them, the lower first."""
+    if isinstance(value, list):
+        return len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1]
+    return _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _aliases(models: Sequence[str], named: Mapping[str, Preset]) -> dict[str, str]:

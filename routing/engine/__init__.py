@@ -16,6 +16,9 @@ Galton changes nothing for somebody who only runs vLLM.
 from __future__ import annotations
 
 import functools
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,6 +41,23 @@ def register() -> None:
 
     cache.install()
     recorder.install()
+    _end_with_parent()
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """End this process when the one that started it is gone: `kill -9` runs no clean-up, and
+    vLLM's engine core would wait for requests for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="galton-end-with-parent", daemon=True).start()
 
 
 def engine_options(
