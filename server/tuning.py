@@ -212,7 +212,7 @@ def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
 
 def _vllm_args(args: argparse.Namespace, vllm_argv: Sequence[str]) -> argparse.Namespace:
     """As for `galton serve`, with its checks."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from server.launch import parse_vllm_args
 
     settings = Settings(

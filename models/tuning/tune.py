@@ -47,15 +47,15 @@ class Run:
     told: Told
 
     def found(self) -> list[Found]:
-        """Search, then test what was found. Once the budget is stopped, no further search
-        begins; a KeyboardInterrupt leaves out what it interrupts, a trial or the test.
+        """Search, then test what was found, by earlier runs too. Once the budget is stopped, no
+        further search begins; a KeyboardInterrupt leaves out what it interrupts, searches or test.
         """
         own = self._own()
         opened: dict[str, Study] = {}
         try:
             for name, trials in self._streams():
-                if self.budget.stopped and opened:
-                    break
+                if self.budget.stopped and opened and not self.studies.open(name).trials:
+                    continue
                 for done, study in trials:
                     opened[name] = study
                     self.told(name, done, own, study.best.value)

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from vllm import LLM, EngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
@@ -19,6 +19,8 @@ from routing.engine import REQUEST_KEY
 from routing.engine.request import Request
 from routing.engine.startup import attach
 from routing.spec import RouterSpec
+
+STOP_SECONDS: Final = 10.0
 
 
 class OfflineEngine:
@@ -61,8 +63,8 @@ class OfflineEngine:
         ]
 
     def stop(self) -> None:
-        """End the engine's process."""
-        self.llm.llm_engine.engine_core.shutdown()
+        """End the engine's processes."""
+        self.llm.llm_engine.engine_core.shutdown(timeout=STOP_SECONDS)
 
     def _run(self, requests: Sequence[Request], params: Sequence[SamplingParams]) -> list[Any]:
         prompts = [{"prompt_token_ids": list(request.prompt_token_ids)} for request in requests]
