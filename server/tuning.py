@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import math
 import os
 import signal
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from server.preflight import CannotStartError
 from server.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,9 +61,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "better (default: exact_match)",
     )
     add(
-        "--out", type=Path, default=Path("tuned.toml"), metavar="FILE", help="(default: tuned.toml)"
+        "--out",
+        type=Path,
+        default=Path("tuned.toml"),
+        metavar="FILE",
+        help="presets file to write (default: tuned.toml)",
     )
-    add("--name", type=_preset_name, default="tuned", help="of the preset (default: tuned)")
+    add(
+        "--name",
+        type=_preset_name,
+        default="tuned",
+        help="of the preset; of several, NAME-SEARCH (default: tuned)",
+    )
     add(
         "--study",
         type=Path,
@@ -82,7 +93,13 @@ def _add_search(group: Any) -> None:
         "expert, by the path update (default: temperature)",
     )
     add("--trials", type=_count, default=50, metavar="N", help="per search (default: 50)")
-    add("--minutes", type=_positive, default=float("inf"), metavar="M", help="per search, at most")
+    add(
+        "--minutes",
+        type=_positive,
+        default=math.inf,
+        metavar="M",
+        help="per search, at most (default: no limit)",
+    )
     add("--seed", type=_seed, default=0, help="of the search and of all noise (default: 0)")
     add(
         "--freeze-layers",
@@ -129,7 +146,7 @@ def _add_asking(group: Any) -> None:
         metavar="N",
         help="answers per example (default: 1; 8 for pass_at_n and diversity)",
     )
-    add("--max-tokens", type=_count, default=256, metavar="N", help="(default: 256)")
+    add("--max-tokens", type=_count, default=256, metavar="N", help="of an answer (default: 256)")
     add(
         "--token-temperature",
         type=_temperature,
@@ -141,12 +158,14 @@ def _add_asking(group: Any) -> None:
 
 def tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     """Run it; returns the exit status. Raises CannotStartError."""
+    for package in ("optuna", "sacrebleu"):
+        if importlib.util.find_spec(package) is None:
+            raise CannotStartError(f"the package {package} is missing: install galton[tune]")
     from models.tuning.data import DataError
     from models.tuning.metrics import MetricError
     from models.tuning.report import ReportError
     from models.tuning.spaces import SpaceError
     from models.tuning.study import StudyError
-    from server.preflight import CannotStartError
 
     try:
         return _tune(args, vllm_argv)
