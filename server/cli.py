@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             "tune",
             help="search a routing policy on validation data",
             usage="galton tune [MODEL] --data FILE [galton's flags] [vLLM's flags]",
-            description="Search a policy for MODEL (default: the bundled demo) on validation data, and"
-            "\nwrite it as a preset, with its results on validation and test data.",
+            description="Search a policy for MODEL (default: the bundled demo) on validation data,"
+            "\nand write it as a preset, with its results on validation and test data.",
             epilog=tuning.EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
