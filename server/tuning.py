@@ -146,6 +146,13 @@ def _add_asking(group: Any) -> None:
         metavar="N",
         help="answers per example (default: 1; 8 for pass_at_n and diversity)",
     )
+    add(
+        "--scope",
+        choices=("decode", "all"),
+        default="decode",
+        help="what the policy routes: generated tokens, or the prompt's too, as for perplexity "
+        "always (default: decode)",
+    )
     add("--max-tokens", type=_count, default=256, metavar="N", help="of an answer (default: 256)")
     add(
         "--token-temperature",
@@ -206,7 +213,12 @@ def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
 
     engine = _start(vllm_args)
     asking = Asking(
-        samples, args.max_tokens, args.token_temperature, args.seed, vllm_args.chat_template
+        samples,
+        args.max_tokens,
+        args.token_temperature,
+        args.seed,
+        args.scope,
+        vllm_args.chat_template,
     )
     budget = Budget(args.trials, args.minutes * 60)
     with _Progress(console, args.trials) as progress, _stopped_by_ctrl_c(budget, console):
@@ -259,7 +271,7 @@ def _settings(
     names = (
         *("metric", "seed", "freeze_layers", "max_temperature", "budget"),
         *("max_experts_per_token", "population", "sigma", "minibatch"),
-        *("max_tokens", "token_temperature"),
+        *("max_tokens", "token_temperature", "scope"),
     )
     return {
         "model": fingerprint(model),

@@ -425,6 +425,13 @@ def test_a_run_that_was_cut_short_goes_on_to_the_same_result(
     assert [f.routing for f in found] == [f.routing for f in undisturbed[1]]
 
 
+def test_the_baseline_draws_other_policies(undisturbed: tuple[Path, list[Found]]) -> None:
+    studies = Studies(undisturbed[0], {"metric": "exact_match"}, higher_is_better=True)
+    guided, control = (studies.open(name).trials for name in ("temperature", "temperature-random"))
+    same = [g.routing == c.routing for g, c in zip(guided, control, strict=True)]
+    assert same == [True] + [False] * (TRIALS - 1)  # both start from the model's own
+
+
 def test_stopping_keeps_what_is_done_and_begins_no_further_search(tmp_path: Path) -> None:
     def told(_search: str, done: int, _own: float, _best: float) -> None:
         run.budget.stopped = done == 4
@@ -453,6 +460,12 @@ def test_perplexity_is_of_the_reference_under_the_policy() -> None:
     assert scores.summary() == pytest.approx(np.e)
     assert bytes(engine.requests[0].prompt_token_ids) == b"question 0right"
     assert engine.requests[0].routing["scope"] == "all"
+
+
+def test_scope_is_part_of_the_policy() -> None:
+    for scope, added in {"decode": {}, "all": {"scope": "all"}}.items():
+        objective = Objective(PlantedEngine(), EXAMPLES, EXACT, Asking(scope=scope), "validation")
+        assert objective.in_scope({"mode": "top_k"}) == {"mode": "top_k", **added}
 
 
 def test_example_longer_than_the_model_takes_is_named() -> None:

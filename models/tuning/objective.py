@@ -30,6 +30,7 @@ class Engine(Protocol):
 class Asking:
     """How answers are asked for. samples: per example. temperature: of tokens, 0 is greedy.
 
+    scope: of the policy, see `routing.policy`.
     seed: where all noise starts. Every example and sample has its own, the same under every
     policy, so that policies differ by themselves and not by their luck.
     """
@@ -38,6 +39,7 @@ class Asking:
     max_tokens: int = 256
     temperature: float = 0.0
     seed: int = 0
+    scope: str = "decode"
     chat_template: str | None = None
 
 
@@ -70,8 +72,9 @@ class Objective:
             self._check_length(example, sum(map(len, parts)))
 
     def in_scope(self, routing: Mapping[str, Any]) -> dict[str, Any]:
-        """The policy that is measured: for perplexity also of the prompt, where references are."""
-        return {**routing, "scope": "all"} if self.metric.score is None else dict(routing)
+        """The policy that is measured: perplexity's is of the prompt too, where references are."""
+        scope = "all" if self.metric.score is None else self.asking.scope
+        return {**routing, "scope": scope} if scope != "decode" else dict(routing)
 
     def scores(
         self, routings: Sequence[Mapping[str, Any]], chosen: Sequence[int] | None = None

@@ -6,6 +6,7 @@ the complete trials alone, so the result is the one an undisturbed run would hav
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from models.tuning.spaces import Routing, Space
@@ -108,8 +109,10 @@ class Study:
         interrupted is forgotten, and what it would have tried is tried again.
         """
         done = len(self._complete())
-        # A new sampler each time: where the last one was in its numbers, no file knows.
-        self._study.sampler = _sampler(sampler, seed * 1_000_003 + done)
+        # A new sampler each time: where the last one was in its numbers, no file knows. TPE
+        # begins at random too, and shall not repeat what the baseline draws.
+        numbers = random.Random(f"{sampler} {seed} {done}")
+        self._study.sampler = SAMPLERS[sampler](seed=numbers.randrange(2**32))
         if done == 0 and not self._study.get_trials(states=(TrialState.WAITING,)):
             self._study.enqueue_trial(dict(space.start))
         trial = self._study.ask()
@@ -143,10 +146,6 @@ class Attempt:
 def _trial(frozen: FrozenTrial) -> Trial:
     assert frozen.value is not None
     return Trial(frozen.user_attrs["routing"], frozen.value, frozen.user_attrs.get("state"))
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    return SAMPLERS[name](seed=seed % 2**32)
 
 
 @contextmanager
