@@ -77,7 +77,7 @@ class Studies:
             )
             raise StudyError(f"{self.path} was made otherwise ({told}): name another --study")
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(left.number, state=TrialState.FAIL)  # by a run that was killed
+            study.tell(left.number, state=TrialState.FAIL)  # interrupted
         return Study(study, higher_is_better=self.higher_is_better)
 
 
@@ -106,7 +106,7 @@ class Study:
         """The next policy of a space; complete once its `value` is set.
 
         sampler: one of SAMPLERS. The first trial is the space's start. A trial that was
-        interrupted is forgotten, and what it would have tried is tried again.
+        interrupted is forgotten when the study is opened again, and tried again.
         """
         done = len(self._complete())
         # A new sampler each time: where the last one was in its numbers, no file knows. TPE
@@ -117,11 +117,7 @@ class Study:
             self._study.enqueue_trial(dict(space.start))
         trial = self._study.ask()
         attempt = Attempt(space.suggest(trial))
-        try:
-            yield attempt
-        except BaseException:
-            self._study.tell(trial, state=TrialState.FAIL)
-            raise
+        yield attempt
         assert attempt.value is not None, "the attempt was not judged"
         trial.set_user_attr("routing", attempt.routing)
         self._study.tell(trial, attempt.value)
