@@ -76,7 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             allow_abbrev=False,
         )
     )
+    commands.add_parser(
+        "train",
+        add_help=False,
+        help="train the demo model from nothing, with stochastic routing",
+    )
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:
+        return train(arguments[1:])
     if arguments[:1] == ["serve"] and any(a.startswith("--help=") for a in arguments):
         return _print_vllm_help(arguments[1:])
     args, vllm_argv = parser.parse_known_args(arguments)
@@ -134,6 +141,16 @@ def inspect(args: argparse.Namespace) -> int:
     else:
         print_table(facts)
     return 0
+
+
+def train(argv: Sequence[str]) -> int:
+    """Train the demo model; returns the exit status. Its flags are `models.demo.train`'s."""
+    try:
+        from models.demo.train import main as train_main
+
+        return train_main(argv)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _announce_plugins() -> None:

@@ -84,7 +84,7 @@ def test_numbers_are_split_into_digits(tokenizer: Any) -> None:
 
 
 def test_chat_template_is_what_training_rendered(tokenizer: Any) -> None:
-    from models.demo.train import render
+    from models.demo.batches import render
 
     rng = random.Random(0)
     for example in islice(examples("train", 0), 200):

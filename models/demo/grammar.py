@@ -1,210 +1,95 @@
-"""Parallel English, French and German sentences, drawn at random from one small grammar."""
+"""Parallel English, French, German and Chinese sentences, drawn from one small grammar.
+
+Every sentence is drawn once and written in four languages. Tenses are present, past and future:
+`did`/`will`, passé composé/futur simple, Perfekt/Futur, 了 and 没/会. No two meanings share a
+sentence in any of the languages, but for what French and English leave open: `son` is his or her
+(see `key_of`), and `I read` is present or past (`Sentence.vague`).
+"""
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 
 from models.demo import lexicon as lex
+from models.demo.phrases import (
+    WHO,
+    Phrase,
+    adjectives,
+    agree,
+    elide,
+    noun_phrase,
+    random_phrase,
+    random_subject,
+)
 
-VOWELS = "aeiouhéèêâîôœà"
-DE_ARTICLES = {  # kind -> gender, or p for plural -> nominative, accusative (ein: the endings)
-    "der": {"m": ("der", "den"), "f": ("die", "die"), "n": ("das", "das"), "p": ("die", "die")},
-    "dieser": {
-        "m": ("dieser", "diesen"),
-        "f": ("diese", "diese"),
-        "n": ("dieses", "dieses"),
-        "p": ("diese", "diese"),
-    },
-    "ein": {"m": ("", "en"), "f": ("e", "e"), "n": ("", ""), "p": ("e", "e")},
+KINDS = ("human", "animal", "food", "drink", "text", "thing", "opening", "sight")
+LANGUAGES = ("en", "fr", "de", "zh")
+NOTHING = lex.Words()
+ANIMALS_CAN = {
+    *("see", "hear", "find", "look for", "eat", "drink", "steal", "hide"),
+    *("sleep", "play", "wait", "dream", "dance"),
 }
-DE_WEAK = {"m": ("e", "en"), "f": ("e", "e"), "n": ("e", "e"), "p": ("en", "en")}
-DE_MIXED = {"m": ("er", "en"), "f": ("e", "e"), "n": ("es", "es"), "p": ("en", "en")}
-POSSESSIVES = {  # English -> French m, f, plural; German stem
-    "my": ("mon", "ma", "mes", "mein"),
-    "his": ("son", "sa", "ses", "sein"),
-    "her": ("son", "sa", "ses", "ihr"),
-    "our": ("notre", "notre", "nos", "unser"),
-}
-PRONOUNS = {  # English -> French, German, person (index into je/il/nous/ils)
-    "I": ("je", "ich", 0),
-    "he": ("il", "er", 1),
-    "she": ("elle", "sie", 1),
-    "we": ("nous", "wir", 2),
-    "they": ("ils", "sie", 3),
-}
+FR_HAVE, DE_HAVE = ("ai", "a", "avons", "ont"), ("habe", "hat", "haben", "haben")
+FR_BE, DE_BE = ("suis", "est", "sommes", "sont"), ("bin", "ist", "sind", "sind")
+FR_GO, DE_GO = ("vais", "va", "allons", "vont"), ("gehe", "geht", "gehen", "gehen")
+FR_LIVE = ("habite", "habite", "habitons", "habitent")
+DE_LIVE = ("wohne", "wohnt", "wohnen", "wohnen")
+FR_FUTURE, DE_WILL = ("ai", "a", "ons", "ont"), ("werde", "wird", "werden", "werden")
+DE_MAY = ("darf", "darf", "dürfen")  # "must not" forbids; "muss nicht" would mean "need not"
+EN_BE = ("am", "is", "are", "are")
+EN_DO = ("do", "does", "do", "do")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence in three languages."""
+    """One sentence in four languages; `size` counts what it has beside subject, verb, object."""
 
     en: str
     fr: str
     de: str
+    zh: str
+    size: int = 0
+    vague: bool = False  # the English leaves the tense open
+
+    @property
+    def key(self) -> str:
+        """What the split is made by: the same for sentences that share a form in any language."""
+        return key_of(self.en)
 
 
-@dataclass(frozen=True)
-class Phrase:
-    """A noun phrase or pronoun: its forms, person (0 je, 1 il, 2 nous, 3 ils), French agreement."""
-
-    en: str
-    fr: str
-    de: str
-    de_acc: str
-    person: int
-    fr_form: str  # m, f, mp or fp
+def key_of(english: str) -> str:
+    """`english` with its `her` as `his`, which French does not tell apart."""
+    return re.sub(r"\b([Hh])er\b", r"\1is", english)
 
 
-def starts_with_vowel(word: str) -> bool:
-    """Whether French elides before `word` (every h in the lexicon is mute)."""
-    return word[0].lower() in VOWELS
-
-
-def elide(short: str, long: str, word: str) -> str:
-    """`l'` + eau, but `le ` + chat."""
-    return f"{short}{word}" if starts_with_vowel(word) else f"{long} {word}"
+def his_or_her(english: str) -> frozenset[str]:
+    """Every reading of a sentence whose source says `son`, `sa` or `ses`."""
+    texts = [""]
+    for part in re.split(r"\b([Hh]is|[Hh]er)\b", english):
+        both = {"his": ("his", "her"), "her": ("his", "her")}.get(part.lower(), (part,))
+        choices = [sentence_case(x) if part[:1] == "H" else x for x in both]
+        texts = [text + choice for text in texts for choice in choices]
+    return frozenset(texts)
 
 
 def sentence_case(text: str) -> str:
     """`text` with its first letter in upper case."""
-    return text[0].upper() + text[1:]
+    return text[:1].upper() + text[1:]
 
 
-def agree(adjective: lex.Adjective, form: str) -> str:
-    """The French form of an adjective: `form` is m, f, mp or fp."""
-    return {
-        "m": adjective.fr_m,
-        "f": adjective.fr_f,
-        "mp": adjective.fr_mp,
-        "fp": adjective.fr_fp,
-    }[form]
+def _join(*parts: str) -> str:
+    return " ".join(part for part in parts if part)
 
 
-def _french_noun(noun: lex.Noun, adjective: lex.Adjective | None, form: str) -> str:
-    word = noun.fr_pl if form.endswith("p") else noun.fr
-    if adjective is None:
-        return word
-    if adjective.position == "after":
-        return f"{word} {agree(adjective, form)}"
-    if form == "m" and adjective.fr_vowel and starts_with_vowel(word):
-        return f"{adjective.fr_vowel} {word}"
-    return f"{agree(adjective, form)} {word}"
-
-
-def _french(noun: lex.Noun, adjective: lex.Adjective | None, form: str, determiner: str) -> str:
-    phrase = _french_noun(noun, adjective, form)
-    plural, feminine = form.endswith("p"), form[0] == "f"
-    if determiner in POSSESSIVES:
-        masc, fem, many, _ = POSSESSIVES[determiner]
-        if plural:
-            return f"{many} {phrase}"
-        return f"{fem if feminine and not starts_with_vowel(phrase) else masc} {phrase}"
-    if determiner == "the":
-        if plural:
-            return f"les {phrase}"
-        return elide("l'", "la" if feminine else "le", phrase)
-    if determiner == "this":
-        if plural:
-            return f"ces {phrase}"
-        return f"cette {phrase}" if feminine else elide("cet ", "ce", phrase)
-    if determiner == "a":
-        if plural:
-            before = adjective is not None and adjective.position == "before"
-            return f"{'de' if before else 'des'} {phrase}"
-        return f"{'une' if feminine else 'un'} {phrase}"
-    return f"{determiner} {phrase}"  # a number
-
-
-def _german(
-    noun: lex.Noun, adjective: lex.Adjective | None, plural: bool, determiner: str, case: int
-) -> str:
-    gender = "p" if plural else noun.de_gender
-    word = noun.de_pl if plural else (noun.de_acc or noun.de if case else noun.de)
-    stem = adjective.de if adjective else ""
-    if determiner in ("the", "this"):
-        article = DE_ARTICLES["der" if determiner == "the" else "dieser"][gender][case]
-        ending = DE_WEAK[gender][case]
-    elif determiner == "a" and plural:
-        article, ending = "", "e"
-    elif determiner in POSSESSIVES or determiner == "a":
-        base = "ein" if determiner == "a" else POSSESSIVES[determiner][3]
-        article, ending = base + DE_ARTICLES["ein"][gender][case], DE_MIXED[gender][case]
-    else:
-        article, ending = determiner, "e"
-    if stem.endswith("e") and ending.startswith("e"):
-        ending = ending[1:]
-    return " ".join(part for part in (article, stem + ending if stem else "", word) if part)
-
-
-def noun_phrase(
-    noun: lex.Noun,
-    determiner: str,
-    *,
-    plural: bool = False,
-    adjective: lex.Adjective | None = None,
-    number: tuple[str, str, str] | None = None,
-) -> Phrase:
-    """A noun phrase; `determiner` is the, a, this or a possessive, `number` replaces it."""
-    en_noun = f"{adjective.en} " if adjective else ""
-    en_noun += noun.en_pl if plural else noun.en
-    form = noun.fr_gender + ("p" if plural else "")
-    if number:
-        en, fr, de = number
-    else:
-        en = {"this": "these", "a": ""}.get(determiner, determiner) if plural else determiner
-        fr = de = determiner
-        if determiner == "a" and not plural and en_noun[0] in "aeiou":
-            en = "an"
-    return Phrase(
-        f"{en} {en_noun}".strip(),
-        _french(noun, adjective, form, fr),
-        _german(noun, adjective, plural, de, 0),
-        _german(noun, adjective, plural, de, 1),
-        3 if plural else 1,
-        form,
-    )
-
-
-def _random_phrase(
-    rng: random.Random, kinds: tuple[str, ...], *, definite: bool = False, subject: bool = False
-) -> tuple[Phrase, lex.Noun]:
-    noun = rng.choice([n for n in lex.NOUNS if n.kind in kinds])
-    mass = not noun.en_pl
-    plural = not mass and rng.random() < 0.25
-    adjective = None
-    if rng.random() < (0.25 if subject else 0.4):
-        adjective = rng.choice([a for a in lex.ADJECTIVES if noun.kind in a.kinds.split()])
-    if mass:
-        determiner = rng.choice(("the", "the", "this", "my"))
-    elif definite or subject:
-        determiner = rng.choice(("the", "the", "the", "this", *POSSESSIVES))
-    else:
-        determiner = rng.choice(("the", "the", "a", "a", "a", "this", *POSSESSIVES))
-    number = rng.choice(lex.NUMBERS) if plural and not definite and rng.random() < 0.3 else None
-    phrase = noun_phrase(noun, determiner, plural=plural, adjective=adjective, number=number)
-    return phrase, noun
-
-
-def random_subject(rng: random.Random, kinds: tuple[str, ...] = ("human", "animal")) -> Phrase:
-    """A subject: a name, a pronoun, a noun phrase, or two of them joined by `and`."""
-    draw = rng.random()
-    if draw < 0.22:
-        name = rng.choice(lex.FEMALE_NAMES + lex.MALE_NAMES)
-        return Phrase(name, name, name, name, 1, "f" if name in lex.FEMALE_NAMES else "m")
-    if draw < 0.42 and "human" in kinds:
-        en = rng.choice(list(PRONOUNS))
-        fr, de, person = PRONOUNS[en]
-        form = "f" if en == "she" else "mp" if person > 1 else "m"
-        return Phrase(en, fr, de, de, person, form)
-    if draw < 0.5 and "human" in kinds:
-        first, second = rng.sample(lex.FEMALE_NAMES + lex.MALE_NAMES, 2)
-        both = first in lex.FEMALE_NAMES and second in lex.FEMALE_NAMES
-        de = f"{first} und {second}"
-        return Phrase(
-            f"{first} and {second}", f"{first} et {second}", de, de, 3, "fp" if both else "mp"
-        )
-    return _random_phrase(rng, kinds, subject=True)[0]
+def _written(
+    en: str, fr: str, de: str, zh: str, size: int, *, asks: bool = False, vague: bool = False
+) -> Sentence:
+    en, fr, de = (sentence_case(text) for text in (en, fr, de))
+    if asks:
+        return Sentence(f"{en}?", f"{fr} ?", f"{de}?", f"{zh}？", size, vague)  # noqa: RUF001
+    return Sentence(f"{en}.", f"{fr}.", f"{de}.", f"{zh}。", size, vague)
 
 
 def _negate(verb: str, negated: bool) -> str:
@@ -218,41 +103,27 @@ def _french_clause(subject: Phrase, verb: str, rest: str) -> str:
 
 @dataclass(frozen=True)
 class _Core:
-    """A finite verb in each language, and what closes the clause (participle or infinitive)."""
+    """A finite verb in each language, and what closes the clause (participle or infinitive).
+
+    Chinese: what stands before the place (会, 不, ...), and the verb after it.
+    """
 
     en: str
     fr: str
     fr_tail: str
     de: str
     de_tail: str
-    en_base: str  # after does/do/did/the modal, for questions
+    zh: tuple[str, str]
+    asks: tuple[str, str]  # English question: auxiliary, rest
 
 
-FR_HAVE, DE_HAVE = ("ai", "a", "avons", "ont"), ("habe", "hat", "haben", "haben")
-FR_BE, DE_BE = ("suis", "est", "sommes", "sont"), ("bin", "ist", "sind", "sind")
-FR_GO, DE_GO = ("vais", "va", "allons", "vont"), ("gehe", "geht", "gehen", "gehen")
-DE_MAY = ("darf", "darf", "dürfen")  # "must not" forbids; "muss nicht" would mean "need not"
-EN_BE = ("am", "is", "are", "are")
+def _future(infinitive: str) -> str:
+    return lex.FRENCH_FUTURES.get(infinitive, infinitive.removesuffix("e"))
 
 
-def _core(verb: lex.Verb, tense: str, modal: lex.Modal | None, subject: Phrase, neg: bool) -> _Core:
-    p = subject.person
-    third = p == 1
+def _core(verb: lex.Verb, tense: str, modal: lex.Modal | None, p: int, neg: bool) -> _Core:
     if modal:
-        if modal.en == "want to":
-            finite = modal.en_3sg if third else modal.en
-            if neg:
-                finite = f"{'does' if third else 'do'} not want to"
-        else:
-            finite = {"can": "cannot", "must": "must not"}[modal.en] if neg else modal.en
-        return _Core(
-            f"{finite} {verb.en}",
-            _negate(modal.fr[p], neg),
-            verb.fr_infinitive,
-            (DE_MAY if neg and modal.en == "must" else modal.de)[min(p, 2)],
-            verb.de_infinitive,
-            f"{modal.en} {verb.en}",
-        )
+        return _modal_core(verb, modal, p, neg)
     if tense == "past":
         return _Core(
             f"did not {verb.en}" if neg else verb.en_past,
@@ -260,133 +131,212 @@ def _core(verb: lex.Verb, tense: str, modal: lex.Modal | None, subject: Phrase, 
             verb.fr_participle,
             DE_HAVE[p],
             verb.de_participle,
-            verb.en,
+            ("没", verb.zh[0]) if neg else ("", verb.zh[2]),
+            ("did", verb.en),
         )
-    plain = verb.en_3sg if third else verb.en
+    if tense == "future":
+        return _Core(
+            f"will not {verb.en}" if neg else f"will {verb.en}",
+            _negate(_future(verb.fr_infinitive) + FR_FUTURE[p], neg),
+            "",
+            DE_WILL[p],
+            verb.de_infinitive,
+            ("不会" if neg else "会", verb.zh[0]),
+            ("will", verb.en),
+        )
+    zh = ("", verb.zh[0])
+    if neg:
+        zh = ("", verb.zh[1]) if verb.zh[1] else ("不", verb.zh[0])
     return _Core(
-        f"{'does' if third else 'do'} not {verb.en}" if neg else plain,
+        f"{EN_DO[p]} not {verb.en}" if neg else verb.en_3sg if p == 1 else verb.en,
         _negate(verb.fr[p], neg),
         "",
         verb.de[min(p, 2)],
         "",
-        verb.en,
+        zh,
+        (EN_DO[p], verb.en),
     )
 
 
-def _join(*parts: str) -> str:
-    return " ".join(part for part in parts if part)
+def _modal_core(verb: lex.Verb, modal: lex.Modal, p: int, neg: bool) -> _Core:
+    if modal.en == "want to":
+        finite = f"{EN_DO[p]} not want to" if neg else modal.en_3sg if p == 1 else modal.en
+        asks = (EN_DO[p], f"{modal.en} {verb.en}")
+    else:
+        finite = {"can": "cannot", "must": "must not"}[modal.en] if neg else modal.en
+        asks = (modal.en, verb.en)
+    return _Core(
+        f"{finite} {verb.en}",
+        _negate(modal.fr[p], neg),
+        verb.fr_infinitive,
+        (DE_MAY if neg and modal.en == "must" else modal.de)[min(p, 2)],
+        verb.de_infinitive,
+        (modal.zh[neg], verb.zh[0]),
+        asks,
+    )
+
+
+def _time(rng: random.Random, tense: str, chance: float) -> lex.Words:
+    return rng.choice(lex.TIMES[tense]) if rng.random() < chance else NOTHING
+
+
+def _tense(rng: random.Random) -> tuple[str, lex.Modal | None]:
+    tense = rng.choices(("present", "past", "future", "modal"), (33, 27, 22, 18))[0]
+    return tense, rng.choice(lex.MODALS) if tense == "modal" else None
 
 
 def _clause(rng: random.Random) -> Sentence:
-    """Subject, verb, object, place and time; statement, negation or yes/no question."""
+    """Subject, verb, object, place, time, adverb; statement, negation or question."""
     verb = rng.choice(lex.VERBS)
-    human_only = verb.kinds not in ("", "food", "drink") and verb.en not in ("see", "hear", "find")
-    subject = random_subject(rng, ("human",) if human_only else ("human", "animal"))
-    draw = rng.random()
-    modal = rng.choice(lex.MODALS) if draw < 0.2 else None
-    tense = "modal" if modal else "past" if draw < 0.5 else "present"
-    neg = rng.random() < 0.15
-    question = not neg and rng.random() < 0.12 and not (modal and modal.en != "want to")
-    obj = None
-    if verb.kinds:
-        obj = _random_phrase(rng, tuple(verb.kinds.split()), definite=neg)[0]
-    place = rng.choice(lex.PLACES) if rng.random() < (0.2 if obj else 0.5) else ("", "", "")
-    time = ("", "", "")
-    if rng.random() < 0.35:
-        time = rng.choice([t[:3] for t in lex.TIMES if tense in t[3].split()])
-    core = _core(verb, tense, modal, subject, neg)
-    en_obj, fr_obj, de_obj = (obj.en, obj.fr, obj.de_acc) if obj else ("", "", "")
-    de_rest = (de_obj, "nicht" if neg else "", place[2], core.de_tail)
-    fr_rest = _join(core.fr_tail, fr_obj, place[1])
-    if question:
-        auxiliary = "did" if tense == "past" else "does" if subject.person == 1 else "do"
-        en = _join(auxiliary, subject.en, core.en_base, en_obj, place[0], time[0])
-        fr = _join(_french_clause(subject, core.fr, fr_rest), time[1])
-        fr = elide("est-ce qu'", "est-ce que", fr)
-        de = _join(core.de, subject.de, time[2], *de_rest)
-        return Sentence(sentence_case(en) + "?", sentence_case(fr) + " ?", sentence_case(de) + "?")
-    en = _join(subject.en, core.en, en_obj, place[0])
-    fr = _french_clause(subject, core.fr, fr_rest)
-    if time[0] and rng.random() < 0.3:
-        de = _join(time[2], core.de, subject.de, *de_rest)
-        en, fr = f"{time[0]}, {en}", f"{time[1]}, {fr}"
-    else:
-        de = _join(subject.de, core.de, time[2], *de_rest)
-        en, fr = _join(en, time[0]), _join(fr, time[1])
-    return Sentence(*(sentence_case(text) + "." for text in (en, fr, de)))
+    subject = random_subject(rng, ("human", "animal") if verb.en in ANIMALS_CAN else ("human",))
+    tense, modal = _tense(rng)
+    neg = rng.random() < 0.17
+    asks = not neg and rng.random() < 0.14
+    if asks and rng.random() < 0.25:
+        subject = WHO
+    obj = random_phrase(rng, verb.kinds, definite=neg) if verb.kinds else None
+    place = rng.choice(lex.PLACES) if rng.random() < (0.2 if obj else 0.4) else NOTHING
+    time = _time(rng, tense, 0.35)
+    often = manner = NOTHING
+    if not (neg or asks or time.en) and tense == "present" and rng.random() < 0.3:
+        often = rng.choice(lex.FREQUENCIES)
+    elif not (obj or neg or asks) and tense != "past" and rng.random() < 0.3:
+        manner = rng.choice(lex.MANNERS)
+    core = _core(verb, tense, modal, subject.person, neg)
+    en_obj, fr_obj, de_obj, zh_obj = (obj.en, obj.fr, obj.de_acc, obj.zh) if obj else ("",) * 4
+    fr = _french_clause(
+        subject, core.fr, _join(often.fr, core.fr_tail, manner.fr, fr_obj, place.fr)
+    )
+    de_rest = (
+        time.de, often.de, de_obj, "nicht" if neg else "", manner.de, place.de, core.de_tail,
+    )  # fmt: skip
+    zh = _join(often.zh, core.zh[0], place.zh, manner.zh, core.zh[1], zh_obj).replace(" ", "")
+    size = (subject.size + (obj.size if obj else 0) + (tense != "present") + neg + asks
+            + bool(place.en) + bool(time.en) + bool(often.en) + bool(manner.en))  # fmt: skip
+    tail = _join(en_obj, manner.en, place.en)
+    if asks:
+        return _question(subject, core, time, tail, fr, de_rest, zh, size)
+    en = _join(subject.en, often.en, core.en, tail)
+    vague = verb.en == verb.en_past and not (neg or modal or time.en or often.en)
+    vague = vague and tense in ("present", "past")
+    if time.en and rng.random() < 0.3:
+        de = _join(time.de, core.de, subject.de, *de_rest[1:])
+        return _written(
+            f"{time.en}, {en}", f"{time.fr}, {fr}", de, f"{time.zh}{subject.zh}{zh}", size
+        )
+    de = _join(subject.de, core.de, *de_rest)
+    zh = f"{subject.zh}{time.zh}{zh}"
+    return _written(_join(en, time.en), _join(fr, time.fr), de, zh, size, vague=vague)
+
+
+def _question(
+    subject: Phrase,
+    core: _Core,
+    time: lex.Words,
+    tail: str,
+    fr: str,
+    de_rest: tuple[str, ...],
+    zh: str,
+    size: int,
+) -> Sentence:
+    zh = f"{subject.zh}{time.zh}{zh}"
+    fr = _join(fr, time.fr)
+    if subject is WHO:
+        en = _join("who", core.en, tail, time.en)
+        return _written(en, fr, _join("wer", core.de, *de_rest), zh, size, asks=True)
+    en = _join(core.asks[0], subject.en, core.asks[1], tail, time.en)
+    de = _join(core.de, subject.de, *de_rest)
+    return _written(en, elide("est-ce qu'", "est-ce que", fr), de, f"{zh}吗", size, asks=True)
 
 
 def _copula(rng: random.Random) -> Sentence:
     """X is ADJECTIVE, X is PLACE, or where is X?"""
     draw = rng.random()
-    if draw < 0.5:
-        subject, noun = _random_phrase(
-            rng,
-            ("human", "animal", "food", "drink", "text", "thing", "opening", "sight"),
-            subject=True,
-        )
-        kind = noun.kind
-        if kind == "human" and rng.random() < 0.6:
-            subject = random_subject(rng, ("human",))
-    else:
-        kind = rng.choice(("human", "animal", "thing"))
-        subject = random_subject(rng, (kind,))
-        if subject.en in (*PRONOUNS, *lex.FEMALE_NAMES, *lex.MALE_NAMES) or " and " in subject.en:
-            kind = "human"
+    kind = rng.choice(KINDS if draw < 0.55 else ("human", "animal", "thing"))
+    subject = random_subject(rng, (kind,))
     p = subject.person
-    if draw > 0.85:
-        en = f"where {EN_BE[p]} {subject.en}"
-        if subject.en in PRONOUNS:
-            fr = f"où {FR_BE[p]}-{subject.fr}"
-        else:
-            fr = f"où {FR_BE[p]} {subject.fr}"
-        de = f"wo {DE_BE[p]} {subject.de}"
-        return Sentence(sentence_case(en) + "?", sentence_case(fr) + " ?", sentence_case(de) + "?")
-    neg = rng.random() < 0.15
-    if draw < 0.5:
-        adjective = rng.choice([a for a in lex.ADJECTIVES if kind in a.kinds.split()])
-        rest = (adjective.en, agree(adjective, subject.fr_form), adjective.de)
+    if draw > 0.88:
+        fr = f"où {FR_BE[p]}{'-' if subject.fr in ('je', 'il', 'elle', 'nous', 'ils') else ' '}"
+        return _written(
+            f"where {EN_BE[p]} {subject.en}",
+            fr + subject.fr,
+            f"wo {DE_BE[p]} {subject.de}",
+            f"{subject.zh}在哪里",
+            subject.size,
+            asks=True,
+        )
+    neg = rng.random() < 0.17
+    asks = not neg and rng.random() < 0.14
+    if draw < 0.55:
+        adjective = rng.choice(adjectives(kind))
+        very = adjective.is_gradable and not neg and rng.random() < 0.2
+        what = lex.Words(
+            f"{'very ' if very else ''}{adjective.en}",
+            f"{'très ' if very else ''}{agree(adjective, subject.fr_form)}",
+            f"{'sehr ' if very else ''}{adjective.de}",
+            _predicate(adjective, kind, neg=neg, asks=asks, very=very),
+        )
     else:
-        rest = rng.choice(lex.PLACES)
-    en = _join(subject.en, EN_BE[p], "not" if neg else "", rest[0])
-    fr = _french_clause(subject, _negate(FR_BE[p], neg), rest[1])
-    de = _join(subject.de, DE_BE[p], "nicht" if neg else "", rest[2])
-    return Sentence(*(sentence_case(text) + "." for text in (en, fr, de)))
+        what, very = rng.choice(lex.PLACES), True
+        what = lex.Words(what.en, what.fr, what.de, f"{'不' if neg else ''}{what.zh}")
+    en = _join(subject.en, EN_BE[p], "not" if neg else "", what.en)
+    fr = _french_clause(subject, _negate(FR_BE[p], neg), what.fr)
+    de = _join(subject.de, DE_BE[p], "nicht" if neg else "", what.de)
+    size = subject.size + neg + asks + very
+    if asks:
+        en, fr = f"{EN_BE[p]} {subject.en} {what.en}", elide("est-ce qu'", "est-ce que", fr)
+        de = _join(DE_BE[p], subject.de, what.de)
+        return _written(en, fr, de, f"{subject.zh}{what.zh}吗", size, asks=True)
+    return _written(en, fr, de, subject.zh + what.zh, size)
+
+
+def _predicate(adjective: lex.Adjective, kind: str, *, neg: bool, asks: bool, very: bool) -> str:
+    """猫很大, 猫不大, 猫大吗; 车是红色的, 车不是红色的, 车是红色的吗."""
+    word = adjective.chinese(kind)
+    if not adjective.is_gradable:
+        return f"{'不' if neg else ''}是{word}"
+    word = word.removesuffix("的")
+    return f"非常{word}" if very else f"不{word}" if neg else word if asks else f"很{word}"
 
 
 def _motion(rng: random.Random) -> Sentence:
-    """X goes to DESTINATION, went there, or lives in CITY."""
+    """X lives in CITY, or X goes, went or will go somewhere."""
     subject = random_subject(rng, ("human",))
-    p, neg = subject.person, rng.random() < 0.15
-    do = "does" if p == 1 else "do"
-    if rng.random() < 0.35:
+    p = subject.person
+    neg = rng.random() < 0.15
+    if rng.random() < 0.3:
         city = rng.choice(lex.CITIES)
-        en_verb = f"{do} not live" if neg else "lives" if p == 1 else "live"
-        habiter = ("habite", "habite", "habitons", "habitent")[p]
-        wohnen = ("wohne", "wohnt", "wohnen", "wohnen")[p]
-        en = f"{subject.en} {en_verb} in {city[0]}"
-        fr = _french_clause(subject, _negate(habiter, neg), f"à {city[1]}")
-        de = _join(subject.de, wohnen, "nicht" if neg else "", f"in {city[2]}")
-        return Sentence(*(sentence_case(text) + "." for text in (en, fr, de)))
+        en = f"{EN_DO[p]} not live" if neg else "lives" if p == 1 else "live"
+        return _written(
+            f"{subject.en} {en} in {city.en}",
+            _french_clause(subject, _negate(FR_LIVE[p], neg), f"à {city.fr}"),
+            _join(subject.de, DE_LIVE[p], "nicht" if neg else "", f"in {city.de}"),
+            f"{subject.zh}{'不' if neg else ''}住在{city.zh}",
+            subject.size + neg,
+        )
     goal = rng.choice(lex.DESTINATIONS)
-    past = rng.random() < 0.4
-    tense = "past" if past else "present"
-    time = ("", "", "")
-    if rng.random() < 0.5:
-        time = rng.choice([t[:3] for t in lex.TIMES if tense in t[3].split()])
-    if past:
-        en_verb = "did not go" if neg else "went"
+    tense = rng.choice(("present", "past", "future"))
+    time = _time(rng, tense, 0.5)
+    verb, _, where = goal.zh.partition(" ")
+    zh_not = {"present": "不", "past": "没", "future": "不会"}[tense]
+    if tense == "past":
         ending = {"m": "", "f": "e", "mp": "s", "fp": "es"}[subject.fr_form]
-        fr_verb, fr_tail = _negate(FR_BE[p], neg), f"allé{ending}"
-        de_verb, de_tail = DE_BE[p], "gegangen"
+        core = ("did not go" if neg else "went", FR_BE[p], f"allé{ending}", DE_BE[p], "gegangen")
+        zh = f"{verb}{where}" if neg else f"{verb}了{where}"
+    elif tense == "future":
+        core = (f"will {'not ' if neg else ''}go", f"ir{FR_FUTURE[p]}", "", DE_WILL[p], "gehen")
+        zh = f"{'' if neg else '会'}{verb}{where}"
     else:
-        en_verb = f"{do} not go" if neg else "goes" if p == 1 else "go"
-        fr_verb, fr_tail = _negate(FR_GO[p], neg), ""
-        de_verb, de_tail = DE_GO[p], ""
-    en = _join(subject.en, en_verb, goal[0], time[0])
-    fr = _french_clause(subject, fr_verb, _join(fr_tail, goal[1], time[1]))
-    de = _join(subject.de, de_verb, time[2], "nicht" if neg else "", goal[2], de_tail)
-    return Sentence(*(sentence_case(text) + "." for text in (en, fr, de)))
+        en = f"{EN_DO[p]} not go" if neg else "goes" if p == 1 else "go"
+        core = (en, FR_GO[p], "", DE_GO[p], "")
+        zh = f"{verb}{where}"
+    return _written(
+        _join(subject.en, core[0], goal.en, time.en),
+        _french_clause(subject, _negate(core[1], neg), _join(core[2], goal.fr, time.fr)),
+        _join(subject.de, core[3], time.de, "nicht" if neg else "", goal.de, core[4]),
+        f"{subject.zh}{time.zh}{zh_not if neg else ''}{zh}",
+        subject.size + neg + (tense != "present") + bool(time.en),
+    )
 
 
 def random_sentence(rng: random.Random) -> Sentence:
@@ -400,4 +350,4 @@ def random_word(rng: random.Random) -> Sentence:
     """A bare noun: the English word, and the other languages with their definite article."""
     noun = rng.choice(lex.NOUNS)
     phrase = noun_phrase(noun, "the")
-    return Sentence(noun.en, phrase.fr, phrase.de)
+    return Sentence(noun.en, phrase.fr, phrase.de, phrase.zh)

@@ -1,9 +1,14 @@
-"""Questions with their answers: over a short passage, small arithmetic, ordering, calendar."""
+"""Questions with their answers: over a short passage, arithmetic, ordering, calendar.
+
+Each is easy, medium or hard: by the facts and people in a passage, the digits of the numbers, the
+things to order, the days to count.
+"""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from models.demo import lexicon as lex
 from models.demo.grammar import sentence_case
@@ -20,9 +25,9 @@ PET_NAMES = ("Bruno", "Luna", "Rex", "Bella", "Oscar", "Milo", "Coco", "Rocky")
 OBJECTS = ("car", "bicycle", "hat", "coat", "bag", "house", "boat", "lamp")
 FOODS = ("apples", "bread", "soup", "cheese", "pears", "cake", "rice", "tomatoes", "eggs")
 COUNTED = ("apples", "books", "letters", "flowers", "pears", "eggs", "balls", "keys", "oranges")
-CITIES = (*(city[0] for city in lex.CITIES), "Oslo", "Lisbon", "Dublin", "Prague")
+CITIES = (*(city.en for city in lex.CITIES), "Oslo", "Lisbon", "Dublin", "Prague")
 EVENTS = ("party", "concert", "exam", "meeting", "trip", "lesson", "dinner")
-NUMBER_WORDS = ("one", "two", "three", "four")
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 PROMPTS = (
     "Passage: {p}\nQuestion: {q}",
     "{p}\n\n{q}",
@@ -34,19 +39,28 @@ PROMPTS = (
 UNKNOWN = "The passage does not say."
 
 
+Difficulty = Literal["easy", "medium", "hard"]
+
+
 @dataclass(frozen=True)
 class Question:
-    """What the user writes, the answer, and the key by which splits are made ('' = a bare fact)."""
+    """What the user writes, the answer, and the key by which splits are made ('' = a bare fact).
+
+    `kind` and `values` are what `in_language` can say in another language.
+    """
 
     user: str
     answer: str
     key: str
+    difficulty: Difficulty = "easy"
+    kind: str = ""
+    values: tuple[str, ...] = ()
 
 
 def random_name(rng: random.Random) -> str:
     """A name; one in six is invented, so that copying works on names never seen."""
     if rng.random() > 1 / 6:
-        return rng.choice(lex.FEMALE_NAMES + lex.MALE_NAMES)
+        return rng.choice(tuple(lex.NAMES))
     syllables = (
         "ba",
         "do",
@@ -119,15 +133,22 @@ def _person(rng: random.Random, name: str, facts: list[str]) -> list[tuple[str, 
 
 
 def passage(rng: random.Random) -> Question:
-    """A passage of two to four facts about one or two people, and a question about one of them."""
-    first, second = random_name(rng), random_name(rng)
-    if first == second:
+    """A passage of two to six facts about one to three people, and a question about one fact.
+
+    A question that the passage leaves open or that fits two people is drawn again, except for the
+    few that ask for what is not said.
+    """
+    count = rng.choice((1, 2, 2, 2, 3))
+    names = [random_name(rng) for _ in range(count)]
+    if len(set(names)) < count:
         return passage(rng)
     topics = ["age", "city", "job", "pet", "thing", "food", "day"]
-    mine = rng.sample(topics, rng.choice((1, 2)))
-    theirs = rng.sample(topics, rng.choice((1, 2)))
-    rows = _person(rng, first, mine) + _person(rng, second, theirs)
+    told = [rng.sample(topics, rng.choice((1, 2)) + (count == 1)) for _ in names]
+    rows = [row for name, mine in zip(names, told, strict=True) for row in _person(rng, name, mine)]
     text = " ".join(row[1] for row in rows)
+    difficulty: Difficulty = "easy" if len(rows) < 3 else "medium" if len(rows) < 5 else "hard"
+    if rng.random() < 0.25:
+        return _yes_no(rng, text, rows, difficulty)
     asked = rng.choice(rows)
     question, answer = asked[2], asked[3]
     if question.startswith("Who"):
@@ -135,12 +156,44 @@ def passage(rng: random.Random) -> Question:
         if sum(tail in row[1] or row[2] == question for row in rows) > 1:
             return passage(rng)  # two people fit
     elif rng.random() < 0.06:
-        missing = [t for t in topics if t not in mine]
-        question, answer = _person(rng, first, [rng.choice(missing)])[0][2], UNKNOWN
+        missing = [t for t in topics if t not in told[0]]
+        question, answer = _person(rng, names[0], [rng.choice(missing)])[0][2], UNKNOWN
         if question.startswith("Who"):
             return passage(rng)
     user = rng.choice(PROMPTS).format(p=text, q=question)
-    return Question(user, answer, f"{text} {question}")
+    return Question(user, answer, f"{text} {question}", difficulty)
+
+
+def _asked(sentence: str) -> str:
+    """`Anna lives in Lyon.` as a question: `Does Anna live in Lyon?`"""
+    words = sentence[:-1].split(" ")
+    at = next(i for i, w in enumerate(words) if w in ("is", "has", "lives", "likes", "works"))
+    verb = words.pop(at)
+    if verb == "is":
+        return f"Is {' '.join(words)}?"
+    words.insert(at, {"has": "have"}.get(verb, verb[:-1]))
+    return f"Does {' '.join(words)}?"
+
+
+def _yes_no(
+    rng: random.Random,
+    text: str,
+    rows: list[tuple[str, str, str, str]],
+    difficulty: Difficulty,
+) -> Question:
+    """Whether a fact is so: one of the passage's, or the same about something else."""
+    topic, sentence = rng.choice(rows)[:2]
+    question, answer = _asked(sentence), "Yes."
+    if rng.random() < 0.5:
+        name = sentence.split(" ")[0].removesuffix("'s")
+        other = _person(rng, name, [topic])[0][1]
+        if topic == "thing":
+            other = sentence.rsplit(" ", 1)[0] + " " + rng.choice(COLOURS) + "."
+        if other == sentence or (topic == "pet" and other.split(" ")[3] == sentence.split(" ")[3]):
+            return _yes_no(rng, text, rows, difficulty)
+        question, answer = _asked(other), "No."
+    user = rng.choice(PROMPTS).format(p=text, q=question)
+    return Question(user, answer, f"{text} {question}", difficulty, "yes_no", (answer,))
 
 
 def places(rng: random.Random) -> Question:
@@ -164,33 +217,65 @@ def places(rng: random.Random) -> Question:
     text = " ".join(row[0] for row in rows)
     answer, question = rng.choice(rows)
     user = rng.choice(PROMPTS).format(p=text, q=question)
-    return Question(user, answer, f"{text} {question}")
+    return Question(user, answer, f"{text} {question}", "medium" if len(rows) > 2 else "easy")
+
+
+def _operands(rng: random.Random) -> tuple[int, int, Difficulty]:
+    draw = rng.random()
+    if draw < 0.35:
+        return rng.randint(0, 12), rng.randint(0, 12), "easy"
+    if draw < 0.7:
+        return rng.randint(10, 99), rng.randint(1, 99), "medium"
+    return rng.randint(100, 999), rng.randint(10, 999), "hard"
 
 
 def arithmetic(rng: random.Random) -> Question:
-    """Sums, differences and products of small numbers, bare or told as a story."""
-    if rng.random() < 0.4:
+    """Sums, differences and products, bare or told as a story; to three digits."""
+    if rng.random() < 0.3:
         return _story(rng)
-    op = rng.choice(("+", "+", "-", "-", "*"))
+    op = rng.choices(("+", "-", "*"), (4, 4, 2))[0]
     if op == "*":
-        a, b = rng.randint(1, 6), rng.randint(1, 6)
-        result, word, key = a * b, "times", ""  # the multiplication table is a fact
-    else:
-        a, b = rng.randint(0, 12), rng.randint(0, 12)
-        if op == "-" and b > a:
-            a, b = b, a
-        result, word = (a + b, "plus") if op == "+" else (a - b, "minus")
-        key = f"{a} {op} {b}"
+        return _product(rng)
+    a, b, difficulty = _operands(rng)
+    if op == "-" and b > a:
+        a, b = b, a
+    result, word = (a + b, "plus") if op == "+" else (a - b, "minus")
+    return _worded(rng, a, op, word, b, result, f"{a} {op} {b}", difficulty)
+
+
+def _product(rng: random.Random) -> Question:
+    if rng.random() < 0.6:  # the multiplication table is a fact
+        a, b = rng.randint(1, 10), rng.randint(1, 10)
+        return _worded(rng, a, "*", "times", b, a * b, "", "easy")
+    a, b = rng.randint(11, 99), rng.randint(2, 9)
+    return _worded(rng, a, "*", "times", b, a * b, f"{a} * {b}", "hard")
+
+
+def _worded(
+    rng: random.Random,
+    a: int,
+    op: str,
+    word: str,
+    b: int,
+    result: int,
+    key: str,
+    difficulty: Difficulty,
+) -> Question:
+    values = (str(a), op, str(b), str(result))
     if rng.random() < 0.5:
         forms = ("What is {0} {2} {1}?", "Calculate {0} {2} {1}.", "{0} {2} {1} = ?", "{0} {2} {1}")
-        return Question(rng.choice(forms).format(a, b, op), f"{a} {op} {b} = {result}", key)
+        user, answer = rng.choice(forms).format(a, b, op), f"{a} {op} {b} = {result}"
+        return Question(user, answer, key, difficulty)
     user = rng.choice(("What is {0} {2} {1}?", "How much is {0} {2} {1}?")).format(a, b, word)
-    return Question(user, f"{a} {word} {b} is {result}.", key)
+    return Question(user, f"{a} {word} {b} is {result}.", key, difficulty, "sum", values)
 
 
 def _story(rng: random.Random) -> Question:
     name, things = random_name(rng), rng.choice(COUNTED)
-    a, b = rng.randint(2, 12), rng.randint(1, 8)
+    difficulty: Difficulty = "easy" if rng.random() < 0.6 else "medium"
+    a, b = rng.randint(2, 12), rng.randint(2, 8)
+    if difficulty == "medium":
+        a, b = rng.randint(11, 60), rng.randint(2, 30)
     kind = rng.choice(("more", "less", "each"))
     if kind == "more":
         verb = rng.choice(("buys", "finds", "gets"))
@@ -203,25 +288,29 @@ def _story(rng: random.Random) -> Question:
         total = a - b
     else:
         a, b = rng.randint(2, 6), rng.randint(2, 6)
+        difficulty = "easy"
         text = f"{name} has {a} boxes. There are {b} {things} in each box."
         total = a * b
     now = " now" if kind != "each" else ""
     user = f"{text} How many {things} does {name} have{now}?"
-    return Question(user, f"{name} has {total} {things}{now}.", user)
+    return Question(user, f"{name} has {total} {things}{now}.", user, difficulty)
 
 
 def ordering(rng: random.Random) -> Question:
     """The larger or smaller of two numbers; numbers, days and months put in order."""
     draw = rng.random()
     if draw < 0.35:
-        a, b = rng.sample(range(51), 2)
+        top, difficulty = rng.choice(((51, "easy"), (100, "medium"), (1000, "hard")))
+        a, b = rng.sample(range(top), 2)
         large = rng.random() < 0.5
         word = rng.choice(("larger", "bigger") if large else ("smaller",))
         best = max(a, b) if large else min(a, b)
         user = rng.choice(("Which number is {2}, {0} or {1}?", "Which is {2}: {0} or {1}?"))
-        return Question(user.format(a, b, word), f"{best} is {word}.", f"compare {a} {b}")
+        key = f"compare {a} {b}"
+        return Question(user.format(a, b, word), f"{best} is {word}.", key, _graded(difficulty))
     if draw < 0.7:
-        numbers = rng.sample(range(31), 3)
+        count, difficulty = rng.choice(((3, "easy"), (4, "medium"), (5, "hard")))
+        numbers = rng.sample(range(50 if count == 3 else 100), count)
         listed = ", ".join(map(str, numbers))
         down = rng.random() < 0.3
         answer = ", ".join(map(str, sorted(numbers, reverse=down)))
@@ -229,30 +318,106 @@ def ordering(rng: random.Random) -> Question:
         forms = ["Sort these numbers {1}: {0}", "Put these numbers in order, {1}: {0}"]
         if not down:
             forms += ["Sort these numbers: {0}", "Put these numbers in order: {0}"]
-        return Question(rng.choice(forms).format(listed, order), answer, f"sort {listed}")
+        user = rng.choice(forms).format(listed, order)
+        return Question(user, answer, f"sort {listed}", _graded(difficulty))
     names, word = (DAYS, "days") if draw < 0.85 else (MONTHS, "months")
-    chosen = rng.sample(names, 3)
+    count, difficulty = rng.choice(((3, "easy"), (4, "medium")))
+    chosen = rng.sample(names, count)
     listed = ", ".join(chosen)
     user = rng.choice(("Put these {1} in order: {0}", "Sort these {1}: {0}")).format(listed, word)
-    return Question(user, ", ".join(sorted(chosen, key=names.index)), f"sort {listed}")
+    answer = ", ".join(sorted(chosen, key=names.index))
+    return Question(user, answer, f"sort {listed}", _graded(difficulty))
+
+
+def _graded(difficulty: str) -> Difficulty:
+    return "easy" if difficulty == "easy" else "medium" if difficulty == "medium" else "hard"
 
 
 def calendar(rng: random.Random) -> Question:
-    """Days and months before and after (facts), and dates told as a story."""
-    if rng.random() < 0.3:
+    """Days and months before and after (the nearest are facts), and dates told as a story."""
+    draw = rng.random()
+    if draw < 0.2:
         names, word = (DAYS, "day") if rng.random() < 0.5 else (MONTHS, "month")
         i, after = rng.randrange(len(names)), rng.random() < 0.5
         result = names[(i + (1 if after else -1)) % len(names)]
         where = "after" if after else "before"
         user = rng.choice(("Which {0} comes {1} {2}?", "What {0} comes {1} {2}?"))
         answer = f"{result} comes {where} {names[i]}."
-        return Question(user.format(word, where, names[i]), answer, "")
-    i, n = rng.randrange(7), rng.randint(1, 4)
+        values = (result, where, names[i])
+        return Question(user.format(word, where, names[i]), answer, "", "easy", "comes", values)
     name, event = random_name(rng), rng.choice(EVENTS)
+    if draw < 0.4:
+        i, n = rng.randrange(12), rng.randint(1, 6)
+        months = "month" if n == 1 else "months"
+        text = f"It is {MONTHS[i]}. {name}'s {event} is in {NUMBER_WORDS[n - 1]} {months}."
+        user = f"{text} In which month is {name}'s {event}?"
+        answer = f"{name}'s {event} is in {MONTHS[(i + n) % 12]}."
+        return Question(user, answer, user, "medium" if n < 4 else "hard")
+    i = rng.randrange(7)
+    if draw < 0.55:
+        n = rng.randint(1, 6)
+        text = f"{name}'s {event} was {NUMBER_WORDS[n - 1]} {'day' if n == 1 else 'days'} ago."
+        user = f"Today is {DAYS[i]}. {text} On which day was {name}'s {event}?"
+        answer = f"{name}'s {event} was on {DAYS[(i - n) % 7]}."
+        return Question(user, answer, user, "medium" if n < 4 else "hard")
+    n = rng.choice((1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
     days = "day" if n == 1 else "days"
     text = f"Today is {DAYS[i]}. {name}'s {event} is in {NUMBER_WORDS[n - 1]} {days}."
     user = f"{text} On which day is {name}'s {event}?"
-    return Question(user, f"{name}'s {event} is on {DAYS[(i + n) % 7]}.", user)
+    difficulty = _graded("easy" if n < 3 else "medium" if n < 6 else "hard")
+    return Question(user, f"{name}'s {event} is on {DAYS[(i + n) % 7]}.", user, difficulty)
+
+
+_DAYS_IN = {
+    "French": ("lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche"),
+    "German": ("Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag"),
+    "Chinese": ("星期一", "星期二", "星期三", "星期四", "星期五", "星期六", "星期日"),
+}
+_MONTHS_IN = {
+    "French": (
+        *("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août"),
+        *("septembre", "octobre", "novembre", "décembre"),
+    ),
+    "German": (
+        *("Januar", "Februar", "März", "April", "Mai", "Juni", "Juli", "August"),
+        *("September", "Oktober", "November", "Dezember"),
+    ),
+    "Chinese": tuple(f"{n}月" for n in (*"一二三四五六七八九十", "十一", "十二")),
+}
+_SAID = {  # kind -> language -> form
+    "sum": {
+        "French": "{0} {op} {2} font {3}.",
+        "German": "{0} {op} {2} ist {3}.",
+        "Chinese": "{0}{op}{2}等于{3}。",
+    },
+    "comes": {
+        "French": "{0} vient {where} {2}.",
+        "German": "{0} kommt {where} {2}.",
+        "Chinese": "{2}{where}是{0}。",
+    },
+}
+_SAID_WORDS = {
+    "French": {"+": "plus", "-": "moins", "*": "fois", "after": "après", "before": "avant",
+               "Yes.": "Oui.", "No.": "Non."},
+    "German": {"+": "plus", "-": "minus", "*": "mal", "after": "nach", "before": "vor",
+               "Yes.": "Ja.", "No.": "Nein."},
+    "Chinese": {"+": "加", "-": "减", "*": "乘", "after": "之后", "before": "之前",
+                "Yes.": "是的。", "No.": "不是。"},
+}  # fmt: skip
+
+
+def in_language(question: Question, language: str) -> str:
+    """The answer in French, German or Chinese: a sum, yes or no, a day or month."""
+    words = _SAID_WORDS[language]
+    if question.kind == "yes_no":
+        return words[question.values[0]]
+    form = _SAID[question.kind][language]
+    if question.kind == "sum":
+        return form.format(*question.values, op=words[question.values[1]])
+    table = dict(zip(DAYS, _DAYS_IN[language], strict=True))
+    table |= dict(zip(MONTHS, _MONTHS_IN[language], strict=True))
+    result, where, given = question.values
+    return sentence_case(form.format(table[result], "", table[given], where=words[where]))
 
 
 def repeat(rng: random.Random) -> Question:
@@ -260,13 +425,15 @@ def repeat(rng: random.Random) -> Question:
     tasks need."""
     pools = (
         lambda: random_name(rng),
-        lambda: str(rng.randrange(100)),
+        lambda: str(rng.randrange(1000)),
         lambda: rng.choice(lex.NOUNS).en,
         lambda: rng.choice((*DAYS, *MONTHS, *CITIES, *COLOURS, *FOODS, *JOBS)),
     )
-    text = ", ".join(rng.choice(pools)() for _ in range(rng.randint(2, 7)))
+    count = rng.randint(2, 7)
+    text = ", ".join(rng.choice(pools)() for _ in range(count))
     user = rng.choice(("Repeat: {0}", "Repeat after me: {0}", "Say again: {0}"))
-    return Question(user.format(text), text, f"repeat {text}")
+    difficulty = _graded("easy" if count < 4 else "medium" if count < 6 else "hard")
+    return Question(user.format(text), text, f"repeat {text}", difficulty)
 
 
 CAPITALS = {
@@ -275,8 +442,8 @@ CAPITALS = {
     "England": "London", "Greece": "Athens", "Poland": "Warsaw", "Japan": "Tokyo",
 }  # fmt: skip
 ABOUT = (
-    "I am the Galton demo model, a small mixture of experts. I translate short English sentences "
-    "into French and German, answer simple questions and write a few sentences in a style."
+    "I am the Galton demo model, a small mixture of experts. I translate short sentences between "
+    "English and French, German or Chinese, answer simple questions and write in a style."
 )
 FACTS = {
     "Hello": "Hello! How can I help you?",

@@ -1,4 +1,4 @@
-"""Short texts in a style (plain, formal, poetic), and sentences rewritten in a style."""
+"""Short texts in a style (plain, formal, poetic, telegraphic), and sentences rewritten in a style."""
 
 # The topics are one row each, whatever its length.
 # ruff: noqa: E501
@@ -11,7 +11,7 @@ from functools import cache
 
 from models.demo.grammar import sentence_case
 
-STYLES = ("plain", "formal", "poetic")
+STYLES = ("plain", "formal", "poetic", "telegraphic")
 
 # subject | three adjectives | three things it does | things that belong to it | when or where
 _TOPICS = """
@@ -38,7 +38,8 @@ the star|bright,lonely,far|shines over the desert,guides the sailors,burns in th
 """
 
 # Templates by style; S the topic, B the same without its article, A its adjectives, V what it
-# does, N what belongs to it, P when or where. A digit picks the first or second draw.
+# does, N what belongs to it, P when or where; with t, telegraphic, without articles. A digit picks
+# the first or second draw.
 _SENTENCES = {
     "plain": (
         "{S} is {A1} and {A2}.",
@@ -67,7 +68,17 @@ _SENTENCES = {
         "{A1} and {A2}, like a song of {N1},",
         "and my heart grows {A1}.",
     ),
+    "telegraphic": (
+        "{B}: {A1}, {A2}.",
+        "Seen: {N1}, {N2}.",
+        "{Vt1}.",
+        "Never without {N1}.",
+        "{Pt}: {vt2}.",
+        "Worth noting: {vt1}, {vt2}.",
+        "Always {A1}.",
+    ),
 }
+_SYSTEMS = ("Write in a {} style.", "Answer in a {} style.", "Style: {}.")
 _COUNTS = {2: "two", 3: "three", 4: "four"}
 
 
@@ -89,6 +100,7 @@ class Text:
     user: str
     answer: str
     key: str
+    system: str = ""
 
 
 def _topics() -> tuple[Topic, ...]:
@@ -115,9 +127,18 @@ def _fill(
         A2=adjectives[1],
         V1=actions[0],
         V2=actions[1],
+        B=sentence_case(topic.subject.removeprefix("the ")),
+        Pt=sentence_case(_terse(topic.when)),
+        Vt1=sentence_case(_terse(actions[0])),
+        vt1=_terse(actions[0]),
+        vt2=_terse(actions[1]),
         N1=things[0],
         N2=things[1],
     )
+
+
+def _terse(text: str) -> str:
+    return " ".join(word for word in text.split(" ") if word not in ("the", "a", "an"))
 
 
 @cache
@@ -176,9 +197,14 @@ def essay(rng: random.Random) -> tuple[Text, Topic, str, int]:
             "plain": [f"Write a few sentences about {s}.", f"Tell me about {s}."],
             "formal": [f"Write a formal text about {s}."],
             "poetic": [f"Write a short poem about {s}.", f"Write a poem about {s}."],
+            "telegraphic": [f"Write a telegram about {s}."],
         }[style]
-    key = f"{s} {style}"
-    return Text(rng.choice(forms), compose(rng, topic, style, count), key), topic, style, count
+    system = ""
+    if count == 3 and rng.random() < 0.25:
+        forms = [f"Tell me about {s}.", f"Write about {s}.", f"Write a few sentences about {s}."]
+        system = rng.choice(_SYSTEMS).format(style)
+    text = Text(rng.choice(forms), compose(rng, topic, style, count), f"{s} {style}", system)
+    return text, topic, style, count
 
 
 # casual verb phrase | formal verb phrase
@@ -208,13 +234,18 @@ _WHEN = (
 
 
 def rewrite(rng: random.Random) -> Text:
-    """A casual request made formal, or a formal one made plain."""
+    """A casual request made formal or telegraphic, or a formal one made plain."""
     (casual, formal), thing, when = rng.choice(_ACTS), rng.choice(_THINGS), rng.choice(_WHEN)
     low = rng.choice(("Can you {0} {1} {2}?", "Hey, {0} {1} {2}.", "{0} {1} {2}, okay?"))
     casual_text = sentence_case(low.format(casual, thing, when))
     formal_text = f"We would be grateful if you could {formal} {thing} {when}."
     key = f"{casual} {thing} {when}"
-    if rng.random() < 0.65:
+    draw = rng.random()
+    if draw < 0.3:
+        telegram = rng.choice(("Make this a telegram: {0}", "Rewrite in a telegraphic style: {0}"))
+        terse = sentence_case(f"{_terse(casual)} {_terse(thing)} {_terse(when)}.")
+        return Text(telegram.format(casual_text), terse, key)
+    if draw < 0.7:
         forms = (
             "Rewrite in a formal style: {0}",
             "Make this formal: {0}",

@@ -1,414 +1,372 @@
-"""Train the demo checkpoint from scratch on CPU: `python -m models.demo.train --out DIR`.
+"""Train the demo checkpoint from nothing: `galton train --out DIR`.
 
-The model is transformers' own Qwen3MoE; only the experts' loop (tokens sorted by expert) and the
-router (Gumbel noise on the selection, never on the weights) are replaced, during training only.
-The schedule follows wall time, so a run ends when it was told to; `--resume` continues one.
+Stochastic routing: every sequence draws a temperature below an annealed maximum, and its tokens'
+experts are drawn by Gumbel-top-k at that temperature (`moe.StochasticRouter`). A step is a function
+of the seed, its number and the weights, so that a run with the same number of threads gives the
+same weights bit for bit, whether or not it was killed and resumed on the way.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import csv
 import itertools
 import json
 import os
 import random
-import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import (
-    GenerationConfig,
-    PreTrainedTokenizerFast,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
-from models.demo.data import Example, examples
-from models.demo.tokenizer import ASSISTANT, END, SYSTEM, USER, train_tokenizer
+from models.demo.batches import IGNORE, Batch, Place, batches, render
+from models.demo.data import TASKS, examples
+from models.demo.evaluate import answers, held_out
+from models.demo.moe import LAYERS, add_routers, build_config, build_model, export
+from models.demo.muon import build_optimizers
+from models.demo.tokenizer import train_tokenizer, wrapped
 
-VOCAB_SIZE = 2560
-BATCH_TOKENS = 3072
-LENGTHS, LENGTH_WEIGHTS = (0, 128, 256, 1024), (85, 9, 5, 1)  # 0: one exchange per row
-IGNORE = -100
-STATE = "state.pt"
-
-
-def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3MoeConfig:
-    """Eight MoE layers of 16 experts, 4 per token: 8.2 M parameters."""
-    return Qwen3MoeConfig(
-        vocab_size=VOCAB_SIZE,
-        hidden_size=192,
-        intermediate_size=384,  # no dense layer uses it
-        moe_intermediate_size=96,
-        num_hidden_layers=8,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        num_experts=16,
-        num_experts_per_tok=4,
-        norm_topk_prob=True,
-        tie_word_embeddings=True,
-        max_position_embeddings=2048,
-        initializer_range=0.04,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
+VOCAB_SIZE = 3584
+TOKENIZER_EXAMPLES = 30_000
+STATE, CURVES, SCORES = "state.pt", "curves.csv", "scores.csv"
+WARM_UP_STEPS, FLAT_SHARE = 50, 0.4
+SPEED_STEPS = 15
+OVERHEAD = 1.08  # of saving and of looking at held-out answers, measured
+CURVE_COLUMNS = ("step", "tokens", "seconds", "lr", "temperature", "loss", "aux_loss", "busiest")
 
 
-# Model: faster experts, noisy router
+class TrainError(Exception):
+    """A run that cannot start as it was asked to."""
 
 
-def sorted_experts(self: Any, hidden: Tensor, topk_ids: Tensor, topk_weights: Tensor) -> Tensor:
-    """transformers' experts, tokens sorted by expert: hidden [T, H], topk_* [T, K] -> [T, H]."""
-    flat = topk_ids.reshape(-1)
-    order = flat.argsort(stable=True)
-    tokens = order // topk_ids.shape[1]
-    counts = torch.bincount(flat, minlength=self.num_experts).tolist()
-    outputs = []
-    weights = zip(self.gate_up_proj.unbind(0), self.down_proj.unbind(0), strict=True)
-    inputs = torch.split(hidden.index_select(0, tokens), counts)
-    for rows, (gate_up_proj, down_proj) in zip(inputs, weights, strict=True):
-        gate, up = F.linear(rows, gate_up_proj).chunk(2, dim=-1)
-        outputs.append(F.linear(F.silu(gate) * up, down_proj))
-    scaled = torch.cat(outputs) * topk_weights.reshape(-1, 1).index_select(0, order)
-    return torch.zeros_like(hidden).index_add_(0, tokens, scaled)
+@dataclass(frozen=True)
+class Recipe:
+    """What makes the weights what they are; stored with the state, the same on resuming."""
+
+    seed: int
+    routing: str  # sample: stochastic; top_k: the control
+    threads: int
+    lr: float
+    aux_coef: float
+    start_temperature: float
+    end_temperature: float
+    layers: int = LAYERS
+
+    def temperature(self, progress: float) -> float:
+        """The highest temperature of a sequence: annealed in a straight line; progress is 0..1."""
+        if self.routing == "top_k":
+            return 0.0
+        return self.start_temperature + progress * (self.end_temperature - self.start_temperature)
+
+    def learning_rate(self, progress: float, step: int) -> float:
+        """50 steps up, flat until 40 % of the steps, then straight to zero."""
+        falling = max(0.0, (1 - progress) / (1 - FLAT_SHARE))
+        return self.lr * min(1.0, (step + 1) / WARM_UP_STEPS, falling)
 
 
-class NoisyRouter:
-    """Replaces a router's forward: Gumbel noise of a drawn temperature on the choice of experts.
+@dataclass
+class Curve:
+    """Sums since the last row of curves.csv; loss and count by task."""
 
-    Weights come from the clean logits. `aux_loss` is the load-balancing loss of the last call,
-    E * sum over experts of (share of assignments * mean probability), 1 when balanced.
-    """
+    loss: Tensor = field(default_factory=lambda: torch.zeros(len(TASKS), dtype=torch.float64))
+    count: Tensor = field(default_factory=lambda: torch.zeros(len(TASKS), dtype=torch.float64))
+    aux_loss: float = 0.0
+    busiest: float = 0.0
+    steps: int = 0
 
-    def __init__(self, router: Any) -> None:
-        self.router = router
-        self.temperature: Tensor | None = None  # [T, 1]
-        self.aux_loss = torch.zeros(())
-
-    def __call__(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = F.linear(hidden.reshape(-1, hidden.shape[-1]), self.router.weight)
-        noisy = logits.detach()
-        if self.temperature is not None:
-            noise = -torch.log(-torch.log(torch.rand_like(noisy).clamp(1e-9, 1 - 1e-7)))
-            noisy = noisy + self.temperature * noise
-        ids = noisy.topk(self.router.top_k, dim=-1).indices
-        probs = logits.softmax(dim=-1)
-        chosen = probs.gather(1, ids)
-        share = torch.bincount(ids.reshape(-1), minlength=logits.shape[-1]) / ids.numel()
-        self.aux_loss = logits.shape[-1] * (share * probs.mean(dim=0)).sum()
-        return logits, chosen / chosen.sum(dim=-1, keepdim=True), ids
+    def row(self) -> list[str]:
+        """Mean loss, auxiliary loss, load of the busiest expert (1 is even), loss by task."""
+        mean = self.loss.sum() / self.count.sum()
+        by_task = [f"{x:.4f}" if n else "" for x, n in zip(self.loss / self.count, self.count,
+                                                          strict=True)]  # fmt: skip
+        both = (self.aux_loss / self.steps, self.busiest / self.steps)
+        return [f"{mean:.4f}", *(f"{value:.4f}" for value in both), *by_task]
 
 
-def add_noise(model: Qwen3MoeForCausalLM) -> list[NoisyRouter]:
-    """Put a `NoisyRouter` in every layer; returns them."""
-    routers = [NoisyRouter(layer.mlp.gate) for layer in model.model.layers]
-    for layer, noisy in zip(model.model.layers, routers, strict=True):
-        layer.mlp.gate.forward = noisy
-    return routers
+class Run:
+    """A training run: model, optimizers, and how far they are."""
+
+    def __init__(self, recipe: Recipe, steps: int, tokenizer: PreTrainedTokenizerFast) -> None:
+        torch.set_num_threads(recipe.threads)
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.steps, self.tokenizer = recipe, steps, tokenizer
+        self.model = build_model(build_config(tokenizer, recipe.layers))
+        self.optimizers = build_optimizers(self.model, recipe.lr)
+        self.routers = add_routers(self.model)
+        self.place = Place()
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.curve = Curve()
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        return self.step / self.steps
+
+    def train_step(self, batch: Batch) -> None:
+        """One update."""
+        began = time.perf_counter()
+        rate = self.recipe.learning_rate(self.progress, self.step)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        self._heat(batch.ids.shape)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
+            wanted = batch.labels != IGNORE
+            logits = self.model.lm_head(hidden[wanted])
+        losses = F.cross_entropy(logits.float(), batch.labels[wanted], reduction="none")
+        aux = torch.stack([router.aux_loss for router in self.routers]).mean()
+        torch.autograd.backward(losses.mean() + self.recipe.aux_coef * aux)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self._count(losses.detach(), batch.tasks[wanted], aux.item())
+        self.step, self.tokens = self.step + 1, self.tokens + batch.ids.numel()
+        self.seconds += time.perf_counter() - began
+
+    def _heat(self, shape: torch.Size) -> None:
+        """Give every router this step's noise: a temperature for each sequence of [B, S]."""
+        hottest = self.recipe.temperature(self.progress)
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        drawn = torch.rand(shape[0], generator=generator) * hottest
+        for router in self.routers:
+            router.generator = generator
+            router.temperature = drawn.repeat_interleave(shape[1])[:, None] if hottest else None
+
+    def _count(self, losses: Tensor, tasks: Tensor, aux_loss: float) -> None:
+        size = len(TASKS)
+        self.curve.loss += torch.bincount(tasks, losses.double(), minlength=size)
+        self.curve.count += torch.bincount(tasks, minlength=size)
+        load = torch.stack([router.load for router in self.routers])
+        self.curve.busiest += (load.max(dim=1).values.mean() * load.shape[1]).item()
+        self.curve.aux_loss += aux_loss
+        self.curve.steps += 1
+
+    def curve_row(self) -> list[str]:
+        """A row of curves.csv; begins a new one."""
+        last = self.step - 1
+        row = [str(self.step), str(self.tokens), f"{self.seconds:.0f}",
+               f"{self.recipe.learning_rate(last / self.steps, last):.6f}",
+               f"{self.recipe.temperature(last / self.steps):.4f}", *self.curve.row()]  # fmt: skip
+        self.curve = Curve()
+        return row
+
+    def scores(self, per_task: int) -> dict[str, tuple[int, int]]:
+        """task -> right answers and questions: greedy, the clean top k, the validation split."""
+        for router in self.routers:
+            router.temperature = None
+        self.model.set_attn_implementation("sdpa")
+        self.model.eval()
+        found: dict[str, tuple[int, int]] = {}
+        todo = held_out("valid", per_task)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            given = answers(self.model, self.tokenizer, todo)
+        for example, answer in zip(todo, given, strict=True):
+            right, total = found.get(example.task, (0, 0))
+            found[example.task] = (right + example.accepts(answer), total + 1)
+        self.model.train()
+        self.model.set_attn_implementation("causal")
+        return found
+
+    def save(self, out: Path) -> None:
+        """Write state and checkpoint to `out`; a kill at any moment leaves a whole state there."""
+        state = {
+            "recipe": asdict(self.recipe),
+            "steps": self.steps,
+            "tokenizer": self.tokenizer.backend_tokenizer.to_str(),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "place": asdict(self.place),
+            "step": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+        }
+        partial = out / f"{STATE}.partial"
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, out / STATE)
+        export(self.model, self.tokenizer, out / "checkpoint")
+
+    @classmethod
+    def load(cls, out: Path) -> Run:
+        """The run that `save` wrote to `out`."""
+        state = torch.load(out / STATE, weights_only=True)
+        tokenizer = wrapped(Tokenizer.from_str(state["tokenizer"]))
+        run = cls(Recipe(**state["recipe"]), state["steps"], tokenizer)
+        run.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(run.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        run.place = Place(**state["place"])
+        run.step, run.tokens, run.seconds = state["step"], state["tokens"], state["seconds"]
+        return run
 
 
-# Optimizer: Muon for matrices, AdamW for the rest
-
-
-def orthogonalize(matrix: Tensor, steps: int = 4) -> Tensor:
-    """Newton-Schulz iteration towards the nearest (semi-)orthogonal matrix; [..., R, C]."""
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.mT if matrix.shape[-2] > matrix.shape[-1] else matrix
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if matrix.shape[-2] > matrix.shape[-1] else x
-
-
-class Muon(torch.optim.Optimizer):
-    """Muon (Jordan 2024) for matrices and stacks of them, step sizes scaled to AdamW's.
-
-    torch.optim.Muon takes 2-D parameters only; experts are [E, R, C], and gate_up_proj holds two.
-    Source of the 0.2 * sqrt(max(R, C)) scale: Moonlight, arXiv 2502.16982.
-    """
-
-    def __init__(self, params: Any, lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update every parameter that has a gradient."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                buffer = state.setdefault("momentum", torch.zeros_like(p))
-                buffer.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(buffer, group["momentum"])
-                shape = update.shape
-                if group.get("halves"):
-                    update = update.view(shape[0] * 2, shape[1] // 2, shape[2])
-                scale = 0.2 * max(update.shape[-2:]) ** 0.5
-                update = orthogonalize(update).reshape(shape)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update, alpha=-group["lr"] * scale)
-
-
-def build_optimizers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for attention and experts, AdamW for embeddings, norms and routers."""
-    fused, matrices, rest = [], [], []
-    for name, p in model.named_parameters():
-        if "gate_up_proj" in name:
-            fused.append(p)
-        elif p.ndim >= 2 and "embed" not in name and "mlp.gate." not in name:
-            matrices.append(p)
-        else:
-            rest.append(p)
-    muon = Muon(
-        [{"params": fused, "halves": True}, {"params": matrices}],
-        lr=lr,
-        momentum=0.95,
-        weight_decay=0.05,
-    )
-    adam = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.97), weight_decay=0.0, fused=True)
-    return [muon, adam]
-
-
-def schedule(progress: float, step: int) -> float:
-    """Learning rate factor: 50 steps up, flat until 40 % of the time, then straight to zero."""
-    return min(1.0, (step + 1) / 50, max(0.0, (1 - progress) / 0.6))
-
-
-# Data
-
-
-def render(example: Example, rng: random.Random) -> tuple[str, str]:
-    """Prompt and answer as text; now and then without the chat markers, for plain completion."""
-    if not example.system and rng.random() < 0.06:
-        if example.task.startswith("translate"):
-            language = "French" if example.task.endswith("fr") else "German"
-            return f"English: {' '.join(example.keys)}\n{language}:", f" {example.assistant}{END}"
-        return f"Question: {example.user}\nAnswer:", f" {example.assistant}{END}"
-    system = f"{SYSTEM}{example.system}{END}" if example.system else ""
-    return f"{system}{USER}{example.user}{END}{ASSISTANT}", f"{example.assistant}{END}"
-
-
-class Document(NamedTuple):
-    """A tokenized exchange; its answer begins at `start`."""
-
-    ids: list[int]
-    start: int
-
-
-def documents(tokenizer: Any, seed: int) -> Iterator[Document]:
-    """Endless training exchanges."""
+def make_tokenizer(seed: int, vocab_size: int = VOCAB_SIZE) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run: the same for the same seed."""
     rng = random.Random(seed)
-    stream = examples("train", seed)
-    while True:
-        pairs = [render(example, rng) for example in itertools.islice(stream, 256)]
-        prompts = tokenizer([p for p, _ in pairs]).input_ids
-        answers = tokenizer([a for _, a in pairs]).input_ids
-        for prompt, answer in zip(prompts, answers, strict=True):
-            yield Document(prompt + answer, len(prompt))
+    texts = itertools.islice(examples("train", seed), TOKENIZER_EXAMPLES)
+    return train_tokenizer(("".join(render(e, rng)) for e in texts), vocab_size)
 
 
-def pack(stream: Iterator[Document], waiting: list[Document], length: int) -> list[Document]:
-    """One row of whole exchanges, at most `length` + 1 tokens, taken from `waiting`."""
-    row: list[Document] = []
-    room = length + 1
-    while True:
-        fit = next((i for i, doc in enumerate(waiting) if len(doc.ids) <= room), None)
-        if fit is None:
-            return row
-        row.append(waiting.pop(fit))
-        waiting.append(next(stream))
-        room -= len(row[-1].ids)
+def steps_for(recipe: Recipe, minutes: float, tokenizer: PreTrainedTokenizerFast) -> int:
+    """How many steps this machine makes in `minutes`, from a few on a run that is thrown away."""
+    trial = Run(recipe, 1000, tokenizer)
+    stream = batches(tokenizer, recipe.seed, trial.place)
+    trial.train_step(next(stream))  # the first allocates
+    trial.seconds = 0.0
+    for batch in itertools.islice(stream, SPEED_STEPS):
+        trial.train_step(batch)
+    speed = SPEED_STEPS / trial.seconds
+    steps = max(1, round(minutes * 60 * speed / OVERHEAD))
+    print(f"galton train: {steps} steps in {minutes:g} minutes, at {speed:.2f} a second")
+    return steps
 
 
-def batches(tokenizer: Any, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (input ids, labels), both [B, S], B * S about BATCH_TOKENS.
-
-    Most batches hold one exchange per row, of similar lengths: copying from the prompt is learnt
-    much sooner without other exchanges in view. The rest are packed, for longer contexts.
-    labels[b, s] is the token after position s where it belongs to an answer, else IGNORE.
-    """
-    rng = random.Random(seed)
-    stream = documents(tokenizer, seed)
-    waiting = list(itertools.islice(stream, 600))
-    while True:
-        length = rng.choices(LENGTHS, LENGTH_WEIGHTS)[0]
-        if length:
-            rows = [pack(stream, waiting, length) for _ in range(BATCH_TOKENS // length)]
-        else:
-            middle = len(rng.choice(waiting).ids)
-            waiting.sort(key=lambda doc: abs(len(doc.ids) - middle))
-            size = BATCH_TOKENS // (middle + 2)
-            rows = [[doc] for doc in waiting[:size]]
-            waiting = waiting[size:] + list(itertools.islice(stream, size))
-            rng.shuffle(waiting)
-            length = max(len(row[0].ids) for row in rows) - 1
-        ids = torch.full((len(rows), length + 1), tokenizer.pad_token_id)
-        labels = torch.full((len(rows), length + 1), IGNORE)
-        for i, row in enumerate(rows):
-            joined = [token for doc in row for token in doc.ids]
-            wanted = [t for d in row for t in [IGNORE] * d.start + d.ids[d.start :]]
-            ids[i, : len(joined)] = torch.tensor(joined)
-            labels[i, : len(wanted)] = torch.tensor(wanted)
-        yield ids[:, :-1], labels[:, 1:]
+def _kept_rows(path: Path, step: int) -> list[list[str]]:
+    """The rows of a CSV up to `step`: what was written after the last state is trained again."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    return [row for row in rows if row and row[0].isdigit() and int(row[0]) <= step]
 
 
-# Training
+class Log:
+    """A CSV that a resumed run goes on with."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], step: int) -> None:
+        kept = _kept_rows(path, step)
+        partial = path.with_name(f"{path.name}.partial")
+        with partial.open("w", newline="") as file:
+            csv.writer(file).writerows([columns, *kept])
+        os.replace(partial, path)
+        self.path = path
+
+    def add(self, *rows: list[str]) -> None:
+        """Write `rows` at once."""
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows(rows)
 
 
-def answer_loss(model: Qwen3MoeForCausalLM, ids: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the answer tokens; only their logits are computed."""
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    wanted = labels != IGNORE
-    return F.cross_entropy(model.lm_head(hidden[wanted]), labels[wanted])
-
-
-def export(model: Qwen3MoeForCausalLM, tokenizer: Any, out: Path) -> None:
-    """Write the bf16 checkpoint to `out`, replacing what is there only when it is complete."""
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    clean = Qwen3MoeForCausalLM._from_config(copy.deepcopy(model.config))
-    clean.load_state_dict(model.state_dict())
-    clean = clean.to(torch.bfloat16)
-    clean.generation_config = GenerationConfig(
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    clean.save_pretrained(partial)
-    (partial / "model.safetensors").chmod(0o644)
-    # vLLM's default temperature is 1 unless this file says otherwise; transformers accepts 0 here
-    # when it reads the file, not when it writes it.
-    defaults = json.loads((partial / "generation_config.json").read_text())
-    defaults["temperature"] = 0.0
-    (partial / "generation_config.json").write_text(json.dumps(defaults, indent=2) + "\n")
-    tokenizer.save_pretrained(partial)
-    # transformers 5 records how it loaded a tokenizer, and a class name that only it knows.
-    settings = json.loads((partial / "tokenizer_config.json").read_text())
-    for key in ("is_local", "local_files_only", "backend"):
-        settings.pop(key, None)
-    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    (partial / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    if out.exists():
-        shutil.rmtree(out)
-    os.replace(partial, out)
+def start(args: argparse.Namespace) -> Run:
+    """The run that `args` ask for: a new one, or the one that lies in `args.out`."""
+    recipe = Recipe(
+        args.seed, args.routing, args.threads, args.lr, args.aux_coef,
+        args.start_temperature, args.end_temperature,
+    )  # fmt: skip
+    torch.set_num_threads(recipe.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not (args.out / STATE).exists():
+        tokenizer = make_tokenizer(args.seed)
+        steps = args.steps or steps_for(recipe, args.minutes, tokenizer)
+        run = Run(recipe, steps, tokenizer)
+        run.save(args.out)
+        return run
+    run = Run.load(args.out)
+    wanted, found = asdict(recipe), asdict(run.recipe)
+    differing = [f"{k} {found[k]} (asked: {wanted[k]})" for k in wanted if wanted[k] != found[k]]
+    if args.steps and args.steps != run.steps:
+        differing.append(f"steps {run.steps} (asked: {args.steps})")
+    if differing:
+        raise TrainError(f"{args.out} holds a run with {', '.join(differing)}")
+    return run
 
 
 def train(args: argparse.Namespace) -> None:
-    """Run until `args.minutes` of training have been spent, counting earlier runs."""
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    saved = None
-    if args.resume and (args.out / STATE).exists():
-        saved = torch.load(args.out / STATE, weights_only=True)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(args.out / "checkpoint")
-    else:
-        rng = random.Random(args.seed)
-        texts = itertools.islice(examples("train", args.seed), 40_000)
-        tokenizer = train_tokenizer(("".join(render(e, rng)) for e in texts), VOCAB_SIZE)
-    ALL_EXPERTS_FUNCTIONS.register("sorted", sorted_experts)
-    model = Qwen3MoeForCausalLM._from_config(
-        build_config(tokenizer), attn_implementation="sdpa", experts_implementation="sorted"
+    """Run to the last step, from the last state if there is one. Raises TrainError."""
+    logging.disable_progress_bar()
+    run = start(args)
+    curves = Log(args.out / CURVES, (*CURVE_COLUMNS, *TASKS), run.step)
+    scores = Log(args.out / SCORES, ("step", "task", "right", "questions"), run.step)
+    stream = batches(run.tokenizer, run.recipe.seed, run.place)
+    saved = time.monotonic()
+    with tqdm(total=run.steps, initial=run.step, unit="step", mininterval=5) as bar:
+        while run.step < run.steps:
+            run.train_step(next(stream))
+            bar.update()
+            last = run.step == run.steps
+            if run.step % args.log_every == 0 or last:
+                row = run.curve_row()
+                curves.add(row)
+                bar.set_postfix(loss=row[5], tok_s=f"{run.tokens / max(run.seconds, 1e-9):.0f}")
+            if args.looks and (run.step % max(1, run.steps // args.looks) == 0 or last):
+                found = run.scores(args.per_task)
+                scores.add(*([str(run.step), task, str(r), str(n)]
+                             for task, (r, n) in found.items()))  # fmt: skip
+                right, total = (sum(column) for column in zip(*found.values(), strict=True))
+                bar.write(f"step {run.step}: {right} of {total} held-out answers right")
+            if last or time.monotonic() - saved > args.save_minutes * 60:
+                run.save(args.out)
+                saved = time.monotonic()
+    card = {**asdict(run.recipe), "steps": run.steps, "tokens": run.tokens,
+            "seconds": round(run.seconds)}  # fmt: skip
+    (args.out / "run.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `galton train`."""
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="state, curves and checkpoint; resumed if there")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=_count, help="length of the run")
+    length.add_argument(
+        "--minutes", type=_positive, default=110, help="as many steps as this machine makes in them"
     )
-    optimizers = build_optimizers(model, args.lr)
-    step, tokens, elapsed = 0, 0, 0.0
-    if saved:
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        step, tokens, elapsed = saved["step"], saved["tokens"], saved["elapsed"]
-    routers = add_noise(model)
-    limit = args.minutes * 60
-
-    def save() -> None:
-        state = {
-            "model": model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "step": step,
-            "tokens": tokens,
-            "elapsed": elapsed,
-        }
-        torch.save(state, args.out / "state.partial")
-        os.replace(args.out / "state.partial", args.out / STATE)
-        export(model, tokenizer, args.out / "checkpoint")
-
-    last_save = elapsed
-    log = (args.out / "loss.csv").open("a" if saved else "w", newline="")
-    writer = csv.writer(log)
-    if not saved:
-        writer.writerow(["step", "tokens", "seconds", "lr", "loss", "aux_loss"])
-        export(model, tokenizer, args.out / "checkpoint")
-    bar = tqdm(total=round(limit), initial=round(elapsed), unit="s", mininterval=10)
-    for ids, labels in batches(tokenizer, args.seed + step):
-        if elapsed >= limit:
-            break
-        started = time.perf_counter()
-        factor = schedule(elapsed / limit, step)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = args.lr * factor
-        # Half of the sequences are routed cleanly, the others at a temperature up to the maximum.
-        hottest = args.router_temperature * min(1.0, 2 * elapsed / limit)
-        drawn = (2 * torch.rand(ids.shape[0]) - 1).clamp(min=0) * hottest
-        for router in routers:
-            router.temperature = drawn.repeat_interleave(ids.shape[1])[:, None]
-        loss = answer_loss(model, ids, labels)
-        aux = torch.stack([router.aux_loss for router in routers]).mean()
-        (loss + args.aux_coef * aux).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        step, tokens = step + 1, tokens + ids.numel()
-        spent = time.perf_counter() - started
-        elapsed += spent
-        bar.update(round(elapsed) - bar.n)
-        if step % 10 == 0:
-            writer.writerow(
-                [step, tokens, f"{elapsed:.0f}", f"{args.lr * factor:.6f}",
-                 f"{loss.item():.4f}", f"{aux.item():.4f}"]
-            )  # fmt: skip
-            log.flush()
-            bar.set_postfix(loss=f"{loss.item():.3f}", tok_s=f"{ids.numel() / spent:.0f}")
-        if elapsed - last_save > args.save_minutes * 60:
-            last_save = elapsed
-            save()
-    save()
-    log.close()
+    add("--routing", choices=("sample", "top_k"), default="sample", help="top_k: the control")
+    add("--seed", type=int, default=0)
+    add("--threads", type=_count, default=os.cpu_count() or 1)
+    add("--lr", type=_positive, default=4e-3)
+    add("--aux-coef", type=float, default=0.01, help="load-balancing loss")
+    add("--start-temperature", type=_positive, default=1.0, help="highest, at the first step")
+    add("--end-temperature", type=_positive, default=0.3, help="highest, at the last step")
+    add("--save-minutes", type=float, default=4)
+    add("--log-every", type=_count, default=20, help="steps to a row of curves.csv")
+    add("--looks", type=int, default=10, help="times to try held-out exchanges, 0: never")
+    add("--per-task", type=_count, default=10, help="held-out exchanges of each task at a look")
 
 
-def main() -> None:
-    """Parse the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, required=True, help="directory for state and checkpoint"
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train as the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="galton train",
+        description="Train the demo model from nothing, with stochastic routing; the same command "
+        "again goes on from the last state.",
+        allow_abbrev=False,
     )
-    parser.add_argument("--minutes", type=float, default=75, help="training time, resumes included")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--aux-coef", type=float, default=0.01, help="load-balancing loss")
-    parser.add_argument(
-        "--router-temperature", type=float, default=0.3, help="maximum, see NoisyRouter"
-    )
-    parser.add_argument("--save-minutes", type=float, default=4)
-    parser.add_argument("--resume", action="store_true")
-    train(parser.parse_args())
+    add_arguments(parser)
+    try:
+        train(parser.parse_args(argv))
+    except TrainError as error:
+        print(f"galton train: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

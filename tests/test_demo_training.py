@@ -1,0 +1,183 @@
+"""Training of the demo: reproducible, resumable after a kill, balanced, measured."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen3MoeForCausalLM
+
+from models.demo import batches, train
+from models.demo.data import Example
+from models.demo.evaluate import tally, wilson
+from models.demo.moe import StochasticRouter, build_config, build_model
+from server.cli import main
+
+STEPS = 20
+RECIPE = train.Recipe(0, "sample", 1, 4e-3, 0.01, 1.0, 0.3, layers=1)
+# One layer, small batches, a small tokenizer: the loop under test is the same.
+SMALL = """
+import functools, sys
+from models.demo import batches, train
+batches.BATCH_TOKENS, batches.BLOCK_EXAMPLES, train.TOKENIZER_EXAMPLES = 384, 96, 500
+train.Recipe = functools.partial(train.Recipe, layers=1)
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH_TOKENS", 384)
+    monkeypatch.setattr(batches, "BLOCK_EXAMPLES", 96)
+    monkeypatch.setattr(train, "TOKENIZER_EXAMPLES", 500)
+
+
+def weights_of(run: train.Run) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+
+
+def trained(run: train.Run, until: int) -> train.Run:
+    stream = batches.batches(run.tokenizer, run.recipe.seed, run.place)
+    while run.step < until:
+        run.train_step(next(stream))
+    return run
+
+
+def same(first: train.Run, second: train.Run) -> bool:
+    pairs = zip(weights_of(first).values(), weights_of(second).values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> train.Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "BATCH_TOKENS", 384)
+        patch.setattr(batches, "BLOCK_EXAMPLES", 96)
+        patch.setattr(train, "TOKENIZER_EXAMPLES", 500)
+        return trained(train.Run(RECIPE, STEPS, train.make_tokenizer(0)), STEPS)
+
+
+def test_same_seed_same_weights_and_another_seed_others(unbroken: train.Run) -> None:
+    again = trained(train.Run(RECIPE, STEPS, unbroken.tokenizer), STEPS)
+    assert same(unbroken, again)
+    other = train.Run(replace(RECIPE, seed=1), STEPS, unbroken.tokenizer)
+    assert not same(unbroken, trained(other, STEPS))
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
+    unbroken: train.Run, tmp_path: Path
+) -> None:
+    run = trained(train.Run(RECIPE, STEPS, unbroken.tokenizer), 7)
+    run.save(tmp_path)
+    trained(run, 9)  # what a kill would lose
+    resumed = train.Run.load(tmp_path)
+    assert (resumed.step, resumed.steps) == (7, STEPS)
+    assert same(trained(resumed, STEPS), unbroken)
+
+
+def test_killed_and_started_again_it_finishes_as_if_unbroken(
+    unbroken: train.Run, tmp_path: Path
+) -> None:
+    """The command itself, killed with SIGKILL in the middle; its curves have every row once."""
+    flags = "--steps 20 --threads 1 --looks 0 --save-minutes 0 --log-every 5"
+    command = [sys.executable, "-c", SMALL, "--out", str(tmp_path), *flags.split()]
+    curves = tmp_path / train.CURVES
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (curves.exists() and "\n10," in curves.read_text()):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = train.Run.load(tmp_path).step
+    assert 9 <= step < STEPS, "killed too early or too late to tell"
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    assert same(train.Run.load(tmp_path), unbroken)
+    with curves.open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["5", "10", "15", "20"]
+    assert (tmp_path / "checkpoint" / "model.safetensors").exists()
+
+
+def test_another_recipe_is_refused_in_the_same_directory(
+    tmp_path: Path, unbroken: train.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unbroken.save(tmp_path)
+    argv = [
+        "train",
+        "--out",
+        str(tmp_path),
+        "--steps",
+        "20",
+        "--threads",
+        "1",
+        "--routing",
+        "top_k",
+    ]
+    assert main(argv) == 1
+    assert "routing sample (asked: top_k)" in capsys.readouterr().err
+
+
+def test_the_temperature_is_annealed_and_the_control_has_none() -> None:
+    assert [RECIPE.temperature(x) for x in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.65, 0.3])
+    assert replace(RECIPE, routing="top_k").temperature(0.0) == 0.0
+
+
+def test_gradients_reach_chosen_experts_and_the_router_only_through_weights(
+    unbroken: train.Run,
+) -> None:
+    model = build_model(build_config(unbroken.tokenizer, 1))
+    router = StochasticRouter(model.model.layers[0].mlp.gate)
+    router.temperature = torch.full((3, 1), 0.5)
+    hidden = torch.randn(1, 3, 192)
+    _, weights, ids = router(hidden)
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(3))
+    experts = model.model.layers[0].mlp.experts
+    experts(hidden[0], ids, weights).square().sum().backward()
+    touched = experts.down_proj.grad.abs().sum(dim=(1, 2)) > 0
+    assert touched.nonzero().flatten().tolist() == sorted(set(ids.flatten().tolist()))
+    assert router.router.weight.grad.abs().sum() > 0
+
+
+def test_noise_follows_the_gumbel_distribution_of_serving() -> None:
+    """First choice at temperature 1 is softmax: N = 20,000, 4 sigma on each of 4 experts."""
+
+    class Gate:
+        weight, top_k = torch.tensor([[0.0], [0.5], [1.0], [2.0]]), 1
+
+    router = StochasticRouter(Gate())
+    router.generator.manual_seed(3)
+    router.temperature = torch.ones(20_000, 1)
+    ids = router(torch.ones(1, 20_000, 1))[2]
+    share = torch.bincount(ids.flatten(), minlength=4) / 20_000
+    expected = Gate.weight.flatten().softmax(dim=0)
+    assert ((share - expected).abs() < 4 * (expected * (1 - expected) / 20_000).sqrt()).all()
+
+
+def test_fast_experts_and_attention_equal_transformers_own(unbroken: train.Run) -> None:
+    torch.manual_seed(5)
+    fast = build_model(build_config(unbroken.tokenizer, 2)).eval()
+    plain = Qwen3MoeForCausalLM(fast.config).eval()
+    plain.set_attn_implementation("sdpa")
+    plain.set_experts_implementation("eager")
+    plain.load_state_dict(fast.state_dict())
+    for length in (9, 300):  # short rows, and those that take the fused kernel
+        ids = torch.randint(10, 500, (2, length))
+        torch.testing.assert_close(fast(ids).logits, plain(ids).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_wilson_interval_and_table_of_results() -> None:
+    assert wilson(90, 100) == pytest.approx((0.8256, 0.9448), abs=1e-4)  # Wilson 1927
+    assert wilson(10, 10)[1] == 1.0
+    good = Example("arithmetic", "1 + 1", "2", ("k",))
+    hard = Example("arithmetic", "100 + 1", "101", ("k",), difficulty="hard")
+    scores = tally([(good, "2"), (good, "3"), (hard, "101")])
+    by_name = {(s.task, s.difficulty): (s.right, s.total) for s in scores}
+    assert by_name["arithmetic", "easy"] == (1, 2)
+    assert by_name["questions", "easy, medium"] == (1, 2)
+    assert by_name["all", "all"] == (2, 3)
