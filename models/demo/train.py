@@ -340,7 +340,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--routing", choices=("sample", "top_k"), default="sample", help="top_k: the control")
     add("--seed", type=int, default=0)
-    add("--threads", type=_count, default=os.cpu_count() or 1)
+    add("--threads", type=_count, default=1, help="more help only on an idle machine")
     add("--lr", type=_positive, default=4e-3)
     add("--aux-coef", type=float, default=0.01, help="load-balancing loss")
     add("--start-temperature", type=_positive, default=1.0, help="highest, at the first step")
