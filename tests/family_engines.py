@@ -116,7 +116,6 @@ def _galton(path: Path) -> dict[str, Any]:
     max_top_k = 1 if top_k == 1 else top_k + 2
     llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
     # With numba behind them: not before the engine, see `routing.engine.register`.
-    from routing.engine.frontend import travelling
     from routing.engine.startup import attach
     from routing.policy import parse_policy
 
@@ -127,8 +126,8 @@ def _galton(path: Path) -> dict[str, Any]:
         policy = {**policy, "scope": "all"}
         llm.collective_rpc("galton_listen")
         (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)
-        checked = travelling(parse_policy(policy, spec), spec)
-        (problems[name],) = llm.collective_rpc("galton_check", args=(checked,))
+        told = parse_policy(policy, spec).as_dict()
+        (problems[name],) = llm.collective_rpc("galton_check", args=(told,))
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 

@@ -70,8 +70,9 @@ def test_chat_streams_remembers_and_switches_the_policy(server: Server) -> None:
 
 
 def test_interrupt_at_the_prompt_leaves_the_chat(server: Server) -> None:
+    # Tests may run in the background of a shell that ignores the signal, and tells its children.
     with subprocess.Popen(
-        command("chat", server.url),
+        ["env", "--default-signal=INT", *command("chat", server.url)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
