@@ -15,7 +15,7 @@ import os
 import random
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -116,10 +116,11 @@ def _galton(path: Path) -> dict[str, Any]:
     max_top_k = 1 if top_k == 1 else top_k + 2
     llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
     # With numba behind them: not before the engine, see `routing.engine.register`.
+    from routing.engine.offline import AwaitableLLM
     from routing.engine.startup import attach
     from routing.policy import parse_policy
 
-    spec = asyncio.run(attach(_Client(llm)))  # type: ignore[arg-type]
+    spec = asyncio.run(attach(AwaitableLLM(llm)))  # type: ignore[arg-type]
     greedy = _greedy(llm, PROMPTS)
     answers, problems = {}, {}
     for name, policy in policies(spec).items():
@@ -129,24 +130,6 @@ def _galton(path: Path) -> dict[str, Any]:
         told = parse_policy(policy, spec).as_dict()
         (problems[name],) = llm.collective_rpc("galton_check", args=(told,))
     return {"greedy": greedy, "answers": answers, "problems": problems}
-
-
-class _Client:
-    """An `LLM` with the asynchronous methods that `attach` wants of an engine."""
-
-    def __init__(self, llm: LLM) -> None:
-        self.llm = llm
-        self.vllm_config = llm.llm_engine.vllm_config
-
-    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[Any]:
-        return self.llm.collective_rpc(method, args=args)
-
-    async def generate(self, prompt: Any, params: Any, request_id: str) -> AsyncIterator[Any]:
-        for output in self.llm.generate(prompt, params, use_tqdm=False):
-            yield output
-
-    async def reset_prefix_cache(self) -> None:
-        self.llm.reset_prefix_cache()
 
 
 def _in_fork(function: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class OfflineEngine:
             self.llm = LLM.from_engine_args(engine_args)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        self.spec: RouterSpec = asyncio.run(attach(_Client(self.llm)))
+        self.spec: RouterSpec = asyncio.run(attach(AwaitableLLM(self.llm)))
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.max_model_len = int(self.llm.model_config.max_model_len)
 
@@ -85,7 +85,7 @@ def _params(request: Request, **changed: Any) -> SamplingParams:
     )
 
 
-class _Client:
+class AwaitableLLM:
     """An `LLM` with the asynchronous methods that `attach` wants of an engine."""
 
     def __init__(self, llm: LLM) -> None:
