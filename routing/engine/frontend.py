@@ -1,7 +1,8 @@
 """Hooks in the process that accepts requests: check a policy once, give children seeds.
 
 A request carries its policy as `SamplingParams.extra_args["routing"]`, from whichever
-endpoint it came. Past this module it is resolved, valid, and absent for stock routing.
+endpoint it came. Past this module it is a checked `Routing`, and absent for a stock request
+that nobody asks to be told of.
 """
 
 from __future__ import annotations
@@ -103,17 +104,10 @@ def _check(asked: object, config: dict[str, Any]) -> Routing | None:
     """A policy from an endpoint or a caller that has not checked it."""
     spec = RouterSpec.from_dict(config["router_spec"])
     try:
-        choice = 0
-        if isinstance(asked, dict):
-            asked = dict(asked)
-            choice = asked.pop("choice", 0)
-        if type(choice) is not int or choice < 0:
-            raise PolicyError("routing.choice", choice, "an integer from 0")
         allowed = config["allow_request_steering"]
-        policy = parse_policy(asked, spec, allow_steering=allowed)
+        return travelling(parse_policy(asked, spec, allow_steering=allowed), spec)
     except PolicyError as error:
         raise invalid(error) from error
-    return travelling(policy, spec, choice=choice)
 
 
 def _child_sampling_params(
