@@ -9,6 +9,7 @@ Six small parts, each asleep unless the engine was started with `engine_options`
     recorder   rows of tokens whose requests asked for a trace or statistics
     frontend   requests are checked once; children of n > 1 get seeds of their own
 
+Beside them `startup` self-tests an engine that runs, and `offline` runs one without a server.
 `register` is the `vllm.general_plugins` entry point, called in every process. Installing
 Galton changes nothing for somebody who only runs vLLM.
 """
@@ -41,13 +42,12 @@ def register() -> None:
 
     cache.install()
     recorder.install()
-    _end_with_parent()
 
 
 @functools.cache
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when the one that started it is gone: `kill -9` runs no clean-up, and
-    vLLM's engine core would wait for requests for ever.
+    vLLM's engine core would wait for requests for ever. Its workers watch it themselves.
     """
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from routing.engine import config_of, wrap
+from routing.engine import config_of, end_with_parent, wrap
 from routing.record import Rows, measure, row_dtype
 from routing.spec import RouterSpec
 
@@ -140,7 +140,7 @@ class RowConnector:
 
 
 def install() -> None:
-    """Give vLLM's scheduler a `RowConnector`. Idempotent."""
+    """Have vLLM's scheduler, so the engine core, use a `RowConnector`. Idempotent."""
     wrap(Scheduler, "__init__", _scheduler_init)
 
 
@@ -150,3 +150,4 @@ def _scheduler_init(
     original(self, *args, **kwargs)
     if config_of(self.vllm_config) is not None:
         self.aux_output_connector = RowConnector()
+        end_with_parent()
