@@ -40,7 +40,10 @@ class ModeList(BaseModel):
 
 
 class Preset(BaseModel):
-    """models: the names that choose it. default: whether it serves who chooses nothing."""
+    """models: the names that choose it. default: whether it serves who chooses nothing.
+
+    results: what `galton tune` measured of it; empty where it was written by hand.
+    """
 
     id: str
     object: Literal["routing.preset"] = "routing.preset"
@@ -48,6 +51,7 @@ class Preset(BaseModel):
     policy: dict[str, Any]
     models: list[str]
     default: bool
+    results: dict[str, Any]
 
 
 class PresetList(BaseModel):
@@ -123,6 +127,7 @@ def _presets_of(models: AliasedModels) -> PresetList:
                 policy=dict(preset.policy or {}),
                 models=[alias for alias, name in presets.aliases.items() if name == preset.name],
                 default=preset.name == presets.default,
+                results=dict(preset.results),
             )
             for preset in presets.named.values()
         ]

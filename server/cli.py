@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from server import preflight, tuning
+from server import preflight, tuning, tuning_flags
 from server.settings import SettingError, Settings, positive_integer
 
 # How long open connections may take to end once the engine is stopped. vLLM kills an engine
@@ -64,14 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=positive_integer,
         help="as for serve: show what requests could then ask for (default: the model's top-k)",
     )
-    tuning.add_arguments(
+    tuning_flags.add_arguments(
         commands.add_parser(
             "tune",
             help="search a routing policy on validation data",
             usage="galton tune [MODEL] --data FILE [galton's flags] [vLLM's flags]",
             description="Search a policy for MODEL (default: the bundled demo) on validation data,"
             "\nand write it as a preset, with its results on validation and test data.",
-            epilog=tuning.EPILOG,
+            epilog=tuning_flags.EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

@@ -9,10 +9,15 @@ import pytest
 
 from tests.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, galton, running
 
-KEY_OF_FAST = "sk-of-fast"
+KEY_OF_TWO = "sk-of-two"
 MORE_PRESETS = f"""
 [presets.seven]
+description = "Always the same noise"
 routing = {{ mode = "sample", temperature = 0.7, seed = 7 }}
+results = {{ metric = "chrf", test = {{ gain = 0.5, interval = [-0.1, 1.2] }} }}
+
+[presets.two]
+routing = {{ mode = "top_k", top_k = 2 }}
 
 [presets.steered.routing]
 mode = "sample"
@@ -21,7 +26,7 @@ scope = "all"
 ban = {{ "*" = [0, 1] }}
 
 [keys]
-"{hashlib.sha256(KEY_OF_FAST.encode()).hexdigest()}" = "fast"
+"{hashlib.sha256(KEY_OF_TWO.encode()).hexdigest()}" = "two"
 """
 
 collect_ignore = ["clients"]  # they need an environment of their own: `make conformance`

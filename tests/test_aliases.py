@@ -152,9 +152,8 @@ def test_official_client_lists_presets_as_models(server: Server) -> None:
     same = ("root", "owned_by", "max_model_len", "object")
     assert [card[key] for key in same] == [base[key] for key in same]
     assert card["parent"] == MODEL
-    policy = {"mode": "sample", "top_k": 4, "temperature": 0.3, "scope": "decode"}
-    assert cards[f"{MODEL}-balanced"]["routing"]["policy"] == policy
-    assert cards[f"{MODEL}-balanced"]["routing"]["description"]
+    assert card["routing"]["policy"] == ECHO["policy"]
+    assert card["routing"]["description"] == "Always the same noise"
 
 
 def test_modes_and_presets_are_listed(server: Server) -> None:
@@ -167,6 +166,8 @@ def test_modes_and_presets_are_listed(server: Server) -> None:
     assert (top_k["default"], top_k["anyOf"][0]["maximum"]) == (4, 8)
     seven = listed("presets")["seven"]
     assert (seven["policy"], seven["models"]) == (ECHO["policy"], [ALIAS])
+    assert seven["results"] == {"metric": "chrf", "test": {"gain": 0.5, "interval": [-0.1, 1.2]}}
+    assert listed("presets")["steered"]["results"] == {}
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:

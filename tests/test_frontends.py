@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import KEY_OF_FAST
+from tests.conftest import KEY_OF_TWO
 from tests.servers import MODEL, Server
 
 PROFILES = {
@@ -18,7 +18,7 @@ PROFILES = {
     for path in sorted((Path(__file__).parent / "frontends").glob("*.toml"))
 }
 SEVEN = {"mode": "sample", "top_k": 4, "temperature": 0.7, "seed": 7, "scope": "decode"}
-FAST = {"mode": "top_k", "top_k": 2, "scope": "decode"}
+TWO = {"mode": "top_k", "top_k": 2, "scope": "decode"}
 
 
 def _choices() -> list[Any]:
@@ -33,17 +33,17 @@ def _choices() -> list[Any]:
 
 
 def _asked(request: dict[str, Any], way: str, *, stream: bool) -> tuple[dict[str, Any], Any]:
-    """Headers and body of a request that chooses the preset `seven` by alias, else `fast`."""
-    key = KEY_OF_FAST if way == "key" else "sk-unknown"
+    """Headers and body of a request that chooses the preset `seven` by alias, else `two`."""
+    key = KEY_OF_TWO if way == "key" else "sk-unknown"
     headers = {name: value.replace("KEY", key) for name, value in request["headers"].items()}
     model = f"{MODEL}-seven" if way == "model" else MODEL
     body = {**request["body"], "model": model, "stream": stream}
     if not stream:
         body.pop("stream_options", None)
     if way == "header":
-        headers["X-Routing-Policy"] = "fast"
+        headers["X-Routing-Policy"] = "two"
     if way == "body":
-        body["routing"] = "fast"
+        body["routing"] = "two"
     return headers, body
 
 
@@ -56,7 +56,7 @@ def test_each_frontend_is_answered_with_the_policy_it_chose(
     url = server.url + request_["path"]
     response = httpx.post(url, headers=headers, json=body, timeout=120)
     assert response.status_code == 200, response.text
-    policy = SEVEN if way == "model" else FAST
+    policy = SEVEN if way == "model" else TWO
     assert json.loads(response.headers["x-routing-policy"]) == policy
     if stream:
         assert response.headers["content-type"].startswith("text/event-stream")

@@ -5,8 +5,8 @@ style. A hash of the key decides the split, so the same content never occurs on 
 the wording, the languages or the direction around it. Bare facts (single words, greetings,
 capitals, the multiplication table) have no key and occur in training only.
 
-`python -m models.demo.data` prints exchanges as JSON lines. No outside text is in them; they are
-under Galton's licence (LICENCE below).
+`python -m models.demo.data` prints exchanges as JSON lines, which `galton tune` reads. No outside
+text is in them; they are under Galton's licence, which every line names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from models.demo import grammar, lexicon, questions, styles
 from models.demo.questions import Difficulty
@@ -193,20 +193,37 @@ def examples(
         yield example
 
 
+def different(stream: Iterator[Example], count: int) -> list[Example]:
+    """The first `count` exchanges with different requests; fewer if they get rare."""
+    found: dict[str, Example] = {}
+    for example in itertools.islice(stream, count * 20):
+        found.setdefault(f"{example.system}\n{example.user}", example)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def as_row(example: Example) -> dict[str, Any]:
+    """An exchange as `galton tune` reads it, and more; the best reference is first."""
+    return {
+        "messages": example.messages(),
+        "references": [example.assistant, *sorted(example.accepted - {example.assistant})],
+        "task": example.task,
+        "difficulty": example.difficulty,
+        "licence": LICENCE,
+    }
+
+
 def main() -> None:
-    """Print exchanges, one JSON object a line, the licence in the first."""
+    """Print different exchanges, one JSON object a line."""
     parser = argparse.ArgumentParser(description="Print the demo model's exchanges as JSON lines.")
     parser.add_argument("--split", choices=get_args(Split), default="valid")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS, metavar="TASK")
     args = parser.parse_args()
-    print(json.dumps({"licence": LICENCE, "split": args.split, "seed": args.seed}))
-    stream = examples(args.split, args.seed, tuple(args.tasks))
-    for e in itertools.islice(stream, args.count):
-        row = {"task": e.task, "difficulty": e.difficulty, "messages": e.messages()}
-        answers = [e.assistant, *sorted(e.accepted - {e.assistant})]
-        print(json.dumps({**row, "answers": answers}, ensure_ascii=False))
+    for example in different(examples(args.split, args.seed, tuple(args.tasks)), args.count):
+        print(json.dumps(as_row(example), ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ one the grammar allows. What counts them (`tally`, `table`, `as_json`) takes ans
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from models.demo.data import TASKS, TRANSLATIONS, Example, Split, examples
+from models.demo.data import TASKS, TRANSLATIONS, Example, Split, different, examples
 
 MAX_NEW_TOKENS = 160
 BATCH = 64
@@ -54,17 +53,8 @@ class Score:
 
 def held_out(split: Split, per_task: int, seed: int = 0) -> list[Example]:
     """`per_task` different exchanges of every task that has held-out content."""
-    found = []
-    for task in TASKS:
-        if task == "fact":
-            continue
-        unique: dict[str, Example] = {}
-        for example in itertools.islice(examples(split, seed, (task,)), per_task * 20):
-            unique.setdefault(example.user, example)
-            if len(unique) == per_task:
-                break
-        found += list(unique.values())
-    return found
+    tasks = [task for task in TASKS if task != "fact"]
+    return [e for task in tasks for e in different(examples(split, seed, (task,)), per_task)]
 
 
 @torch.inference_mode()
