@@ -5,7 +5,8 @@ ARGS ?=
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test lint lock reproducibility conformance conformance-lock battery clean
+.PHONY: help setup serve test lint lock reproducibility conformance conformance-lock battery presets quality \
+	clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -17,6 +18,8 @@ help:
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
 	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
+	@echo "make presets                      tune the demo's presets (galton tune)"
+	@echo "make quality                      measure the demo by task and policy, with plots"
 	@echo "make clean                        remove .venv and caches"
 
 setup: .venv/.ready
@@ -68,6 +71,15 @@ conformance-lock: setup
 # ARGS="--battery Crush --stream experts --bits highest" takes about half an hour.
 battery: setup
 	.venv/bin/python -m tests.battery $(ARGS)
+
+# About 40 minutes. Trials are kept in build/presets: the same command goes on from them.
+presets: setup
+	.venv/bin/python -m models.demo.tune_presets $(ARGS)
+
+# About an hour; ARGS="--control CONTROL/checkpoint" measures the control beside the demo. Goes on
+# from where it was killed.
+quality: setup
+	.venv/bin/python -m models.quality $(ARGS)
 
 clean:
 	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -180,6 +180,16 @@ def is_well_formed(answer: str, topic: Topic, style: str, count: int) -> bool:
     return len(set(stripped)) == len(stripped) == count and set(stripped) <= allowed
 
 
+def recognised(text: str) -> tuple[Topic, str, int] | None:
+    """Topic, style and number of sentences of an essay of the grammar; None for other text."""
+    for style in STYLES:
+        count = text.count("\n") + 1 if style == "poetic" else text.count(". ") + 1
+        for topic in TOPICS:
+            if is_well_formed(text, topic, style, count):
+                return topic, style, count
+    return None
+
+
 def essay(rng: random.Random) -> tuple[Text, Topic, str, int]:
     """A request to write about a topic in a style, with what is needed to judge the answer."""
     topic, style = rng.choice(TOPICS), rng.choice(STYLES)

@@ -107,18 +107,28 @@ def refuse_foreign(path: Path) -> None:
 
 def write_presets(path: Path, presets: Mapping[str, Found]) -> None:
     """Write the file at once or not at all."""
-    lines = [FIRST_LINE, "# Results: models/README.md, Tuning.", ""]
-    for name, found in presets.items():
+    tables = {
+        name: {
+            "description": found.description(),
+            "routing": found.routing,
+            "results": found.results(),
+        }
+        for name, found in presets.items()
+    }
+    write_tables(path, f"{FIRST_LINE}\n# Results: models/README.md, Tuning.", tables)
+
+
+def write_tables(path: Path, head: str, presets: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write a presets file: comments, then each preset's description, routing and results."""
+    lines = [head, ""]
+    for name, preset in presets.items():
         key = f'presets."{name}"'
-        lines += [
-            f"[{key}]",
-            f"description = {_toml(found.description())}",
-            f"routing = {_toml(found.routing)}",
-            "",
-            f"[{key}.results]",
-            *(f"{k} = {_toml(value)}" for k, value in found.results().items()),
-            "",
-        ]
+        lines.append(f"[{key}]")
+        lines += [f"{k} = {_toml(v)}" for k, v in preset.items() if k != "results"]
+        if "results" in preset:
+            lines += ["", f"[{key}.results]"]
+            lines += [f"{k} = {_toml(v)}" for k, v in preset["results"].items()]
+        lines.append("")
     draft = path.with_name(path.name + ".draft")
     draft.write_text("\n".join(lines), encoding="utf-8")
     os.replace(draft, path)

@@ -1,0 +1,159 @@
+"""Measure the demo model by policy through the real server: `make quality`.
+
+Results are kept row by row: the same command goes on from them, also after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.demo.evaluate import held_out
+from models.quality import plots, report
+from models.quality.client import QualityError, serving
+from models.quality.measure import Measured, as_json, from_json, measure, rate
+from models.quality.rows import CONTROL, DEMO, OWN, Row, all_rows
+from models.quality.usage import Usage, usage
+
+HERE = Path(__file__).parent
+DEMO_FOLDER = HERE.parent / "demo"
+RESULTS = "results.json"
+
+
+class Results:
+    """What was measured so far, in results.json."""
+
+    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
+        self.path, self.settings = out / RESULTS, settings
+        self.measured: dict[str, Measured] = {}
+        self.usages: dict[str, Usage] = {}
+
+    @classmethod
+    def at(cls, out: Path, settings: dict[str, Any]) -> Results:
+        """Those that lie there, if they were made with the same settings; else empty ones."""
+        results = cls(out, settings)
+        if results.path.exists():
+            found = json.loads(results.path.read_text())
+            if found["settings"] == settings:
+                results.measured = {m.row.key: m for m in map(from_json, found["rows"])}
+                results.usages = {n: Usage.from_json(u) for n, u in found["usages"].items()}
+        return results
+
+    def save(self) -> None:
+        """Write them at once or not at all."""
+        found = {
+            "settings": self.settings,
+            "usages": {name: found.as_json() for name, found in self.usages.items()},
+            "rows": [as_json(measured) for measured in self.measured.values()],
+        }
+        partial = self.path.with_suffix(".partial")
+        # A line for each row, so that a diff shows which changed.
+        text = json.dumps(found).replace('{"row"', '\n{"row"')
+        partial.write_text(f"{text}\n")
+        os.replace(partial, self.path)
+
+
+def measure_rows(url: str, rows: Sequence[Row], results: Results) -> None:
+    """Measure what is not in `results` yet, a line for each row."""
+    settings = results.settings
+    for row in rows:
+        if row.key in results.measured:
+            continue
+        measured, loads = measure(url, row, settings["per_task"], settings["sampled_per_task"])
+        results.measured[row.key] = measured
+        if row.name == OWN:
+            examples = held_out("test", settings["per_task"])
+            results.usages[row.checkpoint] = usage(examples, loads)
+        results.save()
+        last = measured.scores[-1]
+        print(f"{row.key}: {last.right} of {last.total} right, {measured.experts:.2f} experts")
+
+
+def time_rows(url: str, rows: Sequence[Row], results: Results) -> None:
+    """Rounds over all rows in turn, so that what else the machine does hits all alike."""
+    rounds = results.settings["rounds"]
+    if all(len(results.measured[row.key].rates) == rounds for row in rows):
+        return
+    found: dict[str, list[float]] = {row.key: [] for row in rows}
+    rate(url, rows[0])  # the first is slower
+    for number in range(rounds):
+        for row in rows:
+            found[row.key].append(rate(url, row))
+        print(f"speed, round {number + 1} of {rounds}: done")
+    for key, rates in found.items():
+        results.measured[key] = dataclasses.replace(results.measured[key], rates=rates)
+    results.save()
+
+
+def run(args: argparse.Namespace) -> None:
+    """All of it. Raises QualityError."""
+    checkpoints = {DEMO: args.checkpoint} | ({CONTROL: args.control} if args.control else {})
+    settings = {
+        "per_task": args.per_task,
+        "sampled_per_task": args.sampled_per_task,
+        "rounds": args.rounds,
+        "machine": _machine(),
+        "presets": _digest(args.presets),
+        "weights": {n: _digest(path / "model.safetensors") for n, path in checkpoints.items()},
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = Results.at(args.out, settings)
+    rows = all_rows(args.presets, control=CONTROL in checkpoints)
+    for name, checkpoint in checkpoints.items():
+        own_rows = [row for row in rows if row.checkpoint == name]
+        print(f"{name}: {len(own_rows)} rows")
+        with serving(checkpoint, args.presets, args.out / f"{name}.log") as url:
+            measure_rows(url, own_rows, results)
+            if name == DEMO:
+                time_rows(url, own_rows, results)
+    measured = [results.measured[row.key] for row in rows]
+    plots.draw(args.out, measured, results.usages)
+    text = report.render(settings, measured, results.usages)
+    (args.out / "README.md").write_text(text, encoding="utf-8")
+    print(f"written: {args.out / 'README.md'}")
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise QualityError(f"{path}: {error.strerror}") from None
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else 'an unknown CPU'}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure as the command line says; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m models.quality", description=__doc__)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, default=DEMO_FOLDER / "checkpoint", help="default: the demo")
+    add("--presets", type=Path, default=DEMO_FOLDER / "presets.toml", help="default: the demo's")
+    add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
+    add("--out", type=Path, default=HERE, help="README.md, pictures and results.json")
+    add("--per-task", type=int, default=100, help="questions of each task (100)")
+    add("--sampled-per-task", type=int, default=20, help="of each task, answered 16 times (20)")
+    add("--rounds", type=int, default=5, help="of timing (5)")
+    try:
+        run(parser.parse_args(argv))
+    except QualityError as error:
+        print(f"quality: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("quality: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
