@@ -16,7 +16,7 @@ MODES: dict[str, dict[str, Any]] = {
     "top_k": {"mode": "top_k", "top_k": 1},
     "sample": {"mode": "sample", "temperature": 3, "seed": 7},
     "top_p": {"mode": "top_p", "top_p": 0.3},
-    "head_sample": {"mode": "head_sample", "head": 0, "temperature": 3, "seed": 8},
+    "head_sample": {"mode": "head_sample", "head": 0, "temperature": 10, "seed": 8},
     "uniform": {"mode": "uniform", "seed": 7},
 }
 every_mode = pytest.mark.parametrize("routing", MODES.values(), ids=MODES)

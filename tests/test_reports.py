@@ -200,6 +200,7 @@ def test_stream_brings_the_trace_chunk_by_chunk(server: Server, include_usage: b
     prompt = prompt_of(54 + include_usage)
     routing = {"mode": "sample", "seed": 5, "scope": "all", "include": ["trace", "stats"]}
     body = {"prompt": prompt, "max_tokens": 12, "temperature": 0, "n": 2, "routing": routing}
+    body["ignore_eos"] = True
     options = {"stream": True, "stream_options": {"include_usage": include_usage}}
     text = server.post("/v1/completions", {**body, **options}).text
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
