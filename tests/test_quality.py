@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
+from dataclasses import replace
 from itertools import islice
 from math import comb, log2
 from pathlib import Path
@@ -104,7 +105,8 @@ def test_rows_have_names_of_their_own_and_every_preset_is_among_them() -> None:
 
 @pytest.mark.parametrize("row", [
     Row("sample 1, decode", DEMO, {"mode": "sample"}, draws=True),
-    Row("preset precise", DEMO, {}, "precise"),
+    Row("top_k 2", DEMO, {"mode": "top_k", "top_k": 2, "scope": "all"}),
+    Row("preset precise", DEMO, {"mode": "not sent"}, "precise"),
 ])  # fmt: skip
 def test_a_row_is_measured_on_the_real_server(server: Server, row: Row) -> None:
     measured, loads = measure(server.url, row, per_task=1, sampled_per_task=1)
@@ -112,14 +114,14 @@ def test_a_row_is_measured_on_the_real_server(server: Server, row: Row) -> None:
     assert everything is not None
     assert everything.total == 13
     assert loads.shape == (13, LAYERS, EXPERTS)
-    assert measured.experts == 4
+    assert measured.experts == row.routing.get("top_k", 4)
     assert 1 < measured.busiest < 8
     if row.draws:
         assert 0.3 < measured.overlap < 1
         assert measured.passes is not None
         assert measured.passes.share == sorted(measured.passes.share)
     else:
-        assert (measured.overlap, measured.passes) == (1, None)
+        assert measured.passes is None
     assert from_json(as_json(measured)) == measured
 
 
@@ -146,12 +148,16 @@ def test_report_and_pictures_show_every_row(tmp_path: Path) -> None:
 
 
 def test_results_are_gone_on_with_unless_made_otherwise(tmp_path: Path) -> None:
-    results = quality.Results.at(tmp_path, {"per_task": 1})
-    row = all_rows(PRESETS, control=False)[0]
-    results.measured[row.key] = made_up(row)
+    rows = all_rows(PRESETS, control=False)
+    results = quality.Results.at(tmp_path, {"per_task": 1}, rows)
+    for row in (rows[0], rows[-1]):
+        results.measured[row.key] = made_up(row)
     results.save()
-    assert quality.Results.at(tmp_path, {"per_task": 1}).measured == results.measured
-    assert quality.Results.at(tmp_path, {"per_task": 2}).measured == {}
+    assert quality.Results.at(tmp_path, {"per_task": 1}, rows).measured == results.measured
+    assert quality.Results.at(tmp_path, {"per_task": 2}, rows).measured == {}
+    other_preset = replace(rows[-1], routing={"mode": "uniform"})
+    kept = quality.Results.at(tmp_path, {"per_task": 1}, [rows[0], other_preset]).measured
+    assert kept == {rows[0].key: results.measured[rows[0].key]}
 
 
 def test_a_checkpoint_that_is_not_there_is_told_in_one_line(

@@ -36,13 +36,14 @@ class Results:
         self.usages: dict[str, Usage] = {}
 
     @classmethod
-    def at(cls, out: Path, settings: dict[str, Any]) -> Results:
-        """Those that lie there, if they were made with the same settings; else empty ones."""
+    def at(cls, out: Path, settings: dict[str, Any], rows: Sequence[Row]) -> Results:
+        """Those of `rows` that lie there, if they were made with the same settings."""
         results = cls(out, settings)
         if results.path.exists():
             found = json.loads(results.path.read_text())
             if found["settings"] == settings:
-                results.measured = {m.row.key: m for m in map(from_json, found["rows"])}
+                kept = (m for m in map(from_json, found["rows"]) if m.row in rows)
+                results.measured = {m.row.key: m for m in kept}
                 results.usages = {n: Usage.from_json(u) for n, u in found["usages"].items()}
         return results
 
@@ -100,12 +101,11 @@ def run(args: argparse.Namespace) -> None:
         "sampled_per_task": args.sampled_per_task,
         "rounds": args.rounds,
         "machine": _machine(),
-        "presets": _digest(args.presets),
         "weights": {n: _digest(path / "model.safetensors") for n, path in checkpoints.items()},
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    results = Results.at(args.out, settings)
     rows = all_rows(args.presets, control=CONTROL in checkpoints)
+    results = Results.at(args.out, settings, rows)
     for name, checkpoint in checkpoints.items():
         own_rows = [row for row in rows if row.checkpoint == name]
         print(f"{name}: {len(own_rows)} rows")

@@ -132,7 +132,8 @@ async def _ask(url: str, row: Row, questions: Sequence[Question], stats: bool) -
 
 def _body(row: Row, question: Question, stats: bool) -> dict[str, Any]:
     noise = random.Random(f"quality {question.number}")
-    routing: dict[str, Any] = {**row.routing, "seed": noise.randrange(2**63)}
+    policy = {} if row.preset else row.routing
+    routing: dict[str, Any] = {**policy, "seed": noise.randrange(2**63)}
     if stats:
         routing["include"] = ["stats"]
     body = {

@@ -17,8 +17,8 @@ OWN: Final = "top_k"
 class Row:
     """A way of asking one checkpoint.
 
-    routing: the request's field; empty for a preset, which the model's name chooses.
-    preset: its name. token_temperature: of the sampling of tokens, 0 is greedy.
+    routing: the policy. preset: its name, if a preset's: then the model's name chooses it, and the
+    request does not state it. token_temperature: of the sampling of tokens, 0 is greedy.
     draws: whether answers to the same question may differ.
     """
 
@@ -68,6 +68,6 @@ def _drawn(checkpoint: str, mode: str, scope: str) -> Row:
 def _preset_rows(presets: Path) -> list[Row]:
     declared = tomllib.loads(presets.read_text(encoding="utf-8"))["presets"]
     return [
-        Row(f"preset {name}", DEMO, {}, name, draws=table["routing"]["mode"] != OWN)
-        for name, table in declared.items()
+        Row(f"preset {name}", DEMO, found, name, draws=found["mode"] != OWN)
+        for name, found in ((name, table["routing"]) for name, table in declared.items())
     ]
