@@ -186,9 +186,11 @@ def test_resolved_policy_has_a_seed_only_where_one_is_declared(presets: Presets)
 
 
 def test_the_demos_file_suits_the_demo() -> None:
-    spec = RouterSpec(tuple(range(8)), 32, 4, 4)
+    spec = RouterSpec(tuple(range(8)), 16, 4, 4)
     presets = Presets.read(PRESETS, ["galton-demo"]).resolved(spec)
-    assert set(presets.named) == {"precise", "balanced", "diverse", "fast"}
+    assert set(presets.named) == {
+        *("precise", "balanced", "diverse", "fast", "translate", "qa", "write")
+    }
     assert all(preset.description for preset in presets.named.values())
     assert presets.default is None
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import islice
 from math import comb, log2
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from models.demo import PRESETS, tune_presets
 from models.demo.data import Example, examples
 from models.demo.evaluate import Score
-from models.demo.judge import right_and_new
+from models.demo.judge import any_right, right_and_new
 from models.demo.moe import EXPERTS, LAYERS
 from models.quality import __main__ as quality
 from models.quality import plots, report
@@ -175,6 +174,8 @@ def test_a_checkpoint_that_is_not_there_is_told_in_one_line(
 
 def test_different_right_answers_count_once_each() -> None:
     assert right_and_new(["4", "4", "5", " 4 "], ["4"]) == 0.25
+    assert any_right(["5", " 4 "], ["4"]) == 1
+    assert any_right(["5", "44"], ["4"]) == 0
     first, *others = [e for e in held_out("essay", 400) if e.user.startswith("Write two")]
     same = [e for e in others if e.essay == first.essay]
     answers = [first.assistant, same[0].assistant, "No essay.", first.assistant]
@@ -193,20 +194,25 @@ def test_recipes_are_command_lines_of_galton_tune(
     assert len((tmp_path / "data.jsonl").read_text().splitlines()) >= 20
 
 
-@pytest.mark.parametrize(("verdict", "routing"), [("gain", {"top_k": 3}), ("no gain shown", {})])
-def test_a_preset_that_must_gain_is_the_models_own_where_it_does_not(
-    verdict: str, routing: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize(("name", "verdict", "ships"), [
+    ("precise", "gain", True),
+    ("precise", "no gain shown", False),
+    ("translate", "no gain shown", True),
+    ("translate", "loss", False),
+    ("fast", "loss", True),
+])  # fmt: skip
+def test_a_preset_that_is_not_worth_it_is_the_models_own_routing(
+    name: str, verdict: str, ships: bool, tmp_path: Path
 ) -> None:
-    recipe = tune_presets.RECIPES[0]
-    assert recipe.must_gain
+    [recipe] = [recipe for recipe in tune_presets.RECIPES if recipe.name == name]
     found = {
         "description": 'Tuned "so"',
         "routing": {"mode": "top_k", "top_k": 3},
         "results": {"verdict": verdict, "test": {"interval": [-1.0, 0.5]}},
     }
     shipped = tune_presets.shipped(recipe, found)
-    tune_presets.write_tables(tmp_path / "presets.toml", "# Head", {"precise": shipped})
-    preset = Presets.read(tmp_path / "presets.toml", ["m"]).get("precise")
-    assert preset.routing == {"mode": "top_k", **routing}
+    tune_presets.write_tables(tmp_path / "presets.toml", "# Head", {name: shipped})
+    preset = Presets.read(tmp_path / "presets.toml", ["m"]).get(name)
+    assert preset.routing == ({"mode": "top_k", "top_k": 3} if ships else {"mode": "top_k"})
     assert preset.description.startswith(recipe.meaning)
-    assert bool(preset.results) == bool(routing)
+    assert bool(preset.results) == ships

@@ -19,20 +19,26 @@ from typing import Any, Final
 from models.demo import CHECKPOINT, PRESETS
 from models.demo.data import TASKS, TRANSLATIONS, Split, as_row, different, examples
 from models.demo.evaluate import QUESTIONS
+from models.tuning.interval import GAIN, LOSS, NO_GAIN
 from models.tuning.report import write_tables
 
 FIRST_LINES: Final = """\
 # Presets of the bundled demo model: each is a model of its own, `galton-demo-NAME`.
 # Written by `make presets`: see models/README.md, The demo's presets."""
 OWN: Final = {"mode": "top_k"}
-_BIAS: Final = ("--search=bias", "--metric=perplexity", "--population=16", "--minibatch=24")
+_BIAS: Final = ("--search=bias", "--metric=perplexity", "--sigma=0.4", "--minibatch=100")
+_FEWER: Final = ("--search=top_k", "--metric=exact_match", "--scope=all")
+# Answers are short: the prompt's routing decides much of them.
+_TEMPERATURE: Final = ("--search=temperature", "--scope=all")
+_RIGHT: Final = ("--metric=models.demo.judge:any_right", "--samples=4")
 _RIGHT_AND_NEW: Final = ("--metric=models.demo.judge:right_and_new", "--samples=8")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a preset is found. meaning: for people. must_gain: whether it is the model's own
-    routing unless the test data show a gain. trials: of the search.
+    """How a preset is found. meaning: for people. trials: of the search. examples: to search on,
+    and to judge on. worth: verdicts of the test with which it ships; it is the model's own routing
+    with others.
     """
 
     name: str
@@ -40,23 +46,25 @@ class Recipe:
     tasks: tuple[str, ...]
     flags: tuple[str, ...]
     trials: int
-    must_gain: bool = False
+    examples: tuple[int, int] = (156, 650)
+    worth: tuple[str, ...] = (GAIN, NO_GAIN, LOSS)
 
 
 RECIPES: Final = (
-    Recipe("precise", "Right answers, no chance", TASKS, _BIAS, 120, must_gain=True),
+    Recipe("precise", "Right answers, no chance", TASKS, _BIAS, 60, (1300, 1300), (GAIN,)),
     Recipe(
         "balanced",
         "A little chance, for one right answer among four",
         TASKS,
-        ("--search=temperature", "--metric=pass_at_n", "--samples=4"),
+        (*_TEMPERATURE, *_RIGHT, "--max-temperature=2"),
         25,
+        (390, 1300),
     ),
     Recipe(
         "diverse",
         "Much chance, for many different right answers",
         TASKS,
-        ("--search=temperature", *_RIGHT_AND_NEW, "--max-temperature=3"),
+        (*_TEMPERATURE, *_RIGHT_AND_NEW, "--max-temperature=3"),
         25,
     ),
     Recipe(
@@ -66,13 +74,29 @@ RECIPES: Final = (
         ("--search=top_k", "--metric=perplexity", "--budget=2"),
         60,
     ),
-    Recipe("translate", "Translation, no chance", TRANSLATIONS, _BIAS, 120, must_gain=True),
-    Recipe("qa", "Questions, no chance", QUESTIONS, _BIAS, 120, must_gain=True),
+    Recipe(
+        "translate",
+        "Translation, with no more work than it needs",
+        TRANSLATIONS,
+        (*_FEWER, "--budget=1.5"),
+        40,
+        (390, 1300),
+        (GAIN, NO_GAIN),
+    ),
+    Recipe(
+        "qa",
+        "Questions, with no more work than they need",
+        QUESTIONS,
+        (*_FEWER, "--budget=2"),
+        40,
+        (390, 1300),
+        (GAIN, NO_GAIN),
+    ),
     Recipe(
         "write",
         "Texts in a style, as many different right ones as can be",
         ("essay", "rewrite"),
-        ("--search=temperature", *_RIGHT_AND_NEW, "--max-temperature=3"),
+        (*_TEMPERATURE, *_RIGHT_AND_NEW, "--max-temperature=3"),
         25,
     ),
 )
@@ -87,12 +111,12 @@ def write_data(path: Path, split: Split, recipe: Recipe, count: int) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def tuned(recipe: Recipe, checkpoint: Path, work: Path, sizes: tuple[int, int]) -> dict[str, Any]:
+def tuned(recipe: Recipe, checkpoint: Path, work: Path) -> dict[str, Any]:
     """The preset that `galton tune` finds, as a table; an earlier run's if there is one."""
     out = work / f"{recipe.name}.toml"
     if not out.exists():
-        write_data(work / f"{recipe.name}-valid.jsonl", "valid", recipe, sizes[0])
-        write_data(work / f"{recipe.name}-test.jsonl", "test", recipe, sizes[1])
+        write_data(work / f"{recipe.name}-valid.jsonl", "valid", recipe, recipe.examples[0])
+        write_data(work / f"{recipe.name}-test.jsonl", "test", recipe, recipe.examples[1])
         command = [
             *(str(Path(sys.executable).with_name("galton")), "tune", str(checkpoint)),
             f"--data={work / f'{recipe.name}-valid.jsonl'}",
@@ -107,9 +131,9 @@ def tuned(recipe: Recipe, checkpoint: Path, work: Path, sizes: tuple[int, int]) 
 
 
 def shipped(recipe: Recipe, found: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset with its meaning first; the model's own routing where a gain was not shown."""
+    """The preset with its meaning first; the model's own routing where it is not worth it."""
     text, verdict = found["description"], found["results"]["verdict"]
-    if recipe.must_gain and verdict != "gain":
+    if verdict not in recipe.worth:
         return {
             "description": f"{recipe.meaning}: the model's own routing. {text}",
             "routing": OWN,
@@ -129,14 +153,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--work", type=Path, default=Path("build/presets"), help="data and trials (build/presets)")
     add("--out", type=Path, default=PRESETS, help="presets file to write; default: the demo's")
     add("--only", nargs="+", choices=[r.name for r in RECIPES], help="tune these; write no file")
-    add("--validation", type=int, default=156, help="examples to search on (156)")
-    add("--test", type=int, default=650, help="examples to judge on (650)")
     args = parser.parse_args(argv)
     args.work.mkdir(parents=True, exist_ok=True)
     recipes = [r for r in RECIPES if not args.only or r.name in args.only]
-    sizes = (args.validation, args.test)
     try:
-        found = {r.name: tuned(r, args.checkpoint, args.work, sizes) for r in recipes}
+        found = {r.name: tuned(r, args.checkpoint, args.work) for r in recipes}
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     except KeyboardInterrupt:

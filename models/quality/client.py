@@ -107,7 +107,7 @@ def ask(url: str, row: Row, questions: Sequence[Question], *, stats: bool = Fals
         return asyncio.run(_ask(url, row, questions, stats))
     except* (QualityError, httpx.HTTPError) as group:
         first = group.exceptions[0]
-        raise QualityError(f"{row.key}: {first or type(first).__name__}") from None
+        raise QualityError(f"{row.key}: {str(first) or type(first).__name__}") from None
 
 
 async def _ask(url: str, row: Row, questions: Sequence[Question], stats: bool) -> list[Answer]:

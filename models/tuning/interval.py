@@ -11,6 +11,7 @@ from models.tuning.metrics import Scores
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 10_000
+GAIN, NO_GAIN, LOSS = "gain", "no gain shown", "loss"
 _CHUNK: Final = 500  # resamples at once, which bounds memory
 
 
@@ -26,8 +27,8 @@ class Gain:
     def verdict(self) -> str:
         """A gain only where the whole interval is above 0."""
         if self.low > 0:
-            return "gain"
-        return "loss" if self.high < 0 else "no gain shown"
+            return GAIN
+        return LOSS if self.high < 0 else NO_GAIN
 
 
 def paired_gain(own: Scores, tuned: Scores, seed: int = 0) -> Gain:
