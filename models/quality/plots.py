@@ -15,7 +15,7 @@ from models.quality.usage import Usage
 
 GROUPS: Final = ("translation", "questions")
 PASSES_SHOWN: Final = (
-    *("sample 0.3, all", "sample 0.7, all", "sample 1, all", "uniform, all"),
+    *("sample 0.7, all", "sample 1, all", "sample 1.5, all", "preset diverse"),
     *("tokens at T=0.5", "tokens at T=1"),
 )
 
@@ -44,7 +44,7 @@ def _accuracy(found: dict[str, Measured], path: Path) -> None:
             _line(by_k, found, checkpoint, group, ks, look)
             ts = [(0.0, OWN), *((t, f"sample {t:g}, all") for t in (0.3, 0.5, 0.7, 1.0, 1.5))]
             _line(by_t, found, checkpoint, group, ts, look)
-    by_k.set(xlabel="experts per token, top_k", ylabel="right answers", ylim=(0, 1.02))
+    by_k.set(xlabel="experts per token, top_k", ylabel="right answers", ylim=(0.8, 1))
     by_t.set(xlabel="temperature of sample, scope all; 0 is top_k")
     by_t.legend(fontsize="small")
     _save(figure, path)
