@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from fastapi import HTTPException
 
+from models.demo import PRESETS
 from server.reasoning import name_twice, name_twice_in_stream
 from server.strict_json import parse_json
 from tests.servers import MODEL, Server, running
@@ -262,7 +264,8 @@ def test_a_field_that_only_other_endpoints_have_does_not_reach_the_engine(
 def test_invocations_follow_the_policy_too(server: Server, body: dict[str, object]) -> None:
     response = server.post("/invocations", {**body, "model": f"{MODEL}-fast", "max_tokens": 2})
     assert response.status_code == 200
-    assert json.loads(response.headers["x-routing-policy"])["top_k"] == 2
+    fast = tomllib.loads(PRESETS.read_text())["presets"]["fast"]["routing"]
+    assert json.loads(response.headers["x-routing-policy"])["top_k"] == fast["top_k"]
 
 
 def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
