@@ -3,9 +3,9 @@
 import json
 
 MODEL = "galton-demo"
-QUESTION = "Tell me about winter."
+QUESTION = "Write a poem about the sea."
 MESSAGES = [{"role": "user", "content": QUESTION}]
-POLICY = {"mode": "sample", "temperature": 2.0, "seed": 11}
+POLICY = {"mode": "sample", "temperature": 1.5, "seed": 7}
 HEADERS = {"X-Routing-Policy": json.dumps(POLICY)}
 ALIAS = f"{MODEL}-seeded"
 PRESETS = f"""
