@@ -72,7 +72,7 @@ conformance-lock: setup
 battery: setup
 	.venv/bin/python -m tests.battery $(ARGS)
 
-# About 40 minutes. Trials are kept in build/presets: the same command goes on from them.
+# About an hour. Trials are kept in build/presets: the same command goes on from them.
 presets: setup
 	.venv/bin/python -m models.demo.tune_presets $(ARGS)
 

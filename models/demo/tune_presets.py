@@ -115,12 +115,12 @@ def tuned(recipe: Recipe, checkpoint: Path, work: Path) -> dict[str, Any]:
     """The preset that `galton tune` finds, as a table; an earlier run's if there is one."""
     out = work / f"{recipe.name}.toml"
     if not out.exists():
-        write_data(work / f"{recipe.name}-valid.jsonl", "valid", recipe, recipe.examples[0])
-        write_data(work / f"{recipe.name}-test.jsonl", "test", recipe, recipe.examples[1])
+        valid, test = (work / f"{recipe.name}-{split}.jsonl" for split in ("valid", "test"))
+        write_data(valid, "valid", recipe, recipe.examples[0])
+        write_data(test, "test", recipe, recipe.examples[1])
         command = [
             *(str(Path(sys.executable).with_name("galton")), "tune", str(checkpoint)),
-            f"--data={work / f'{recipe.name}-valid.jsonl'}",
-            f"--test={work / f'{recipe.name}-test.jsonl'}",
+            *(f"--data={valid}", f"--test={test}"),
             *("--enforce-eager", f"--kv-cache-memory-bytes={2**30}"),
             *(f"--name={recipe.name}", f"--out={out}", f"--trials={recipe.trials}"),
             *recipe.flags,

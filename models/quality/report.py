@@ -8,6 +8,7 @@ from typing import Any
 
 from models.demo.data import TASKS
 from models.demo.evaluate import DIFFICULTIES
+from models.quality.client import IN_FLIGHT
 from models.quality.measure import PASSES, Measured, score
 from models.quality.usage import Usage
 
@@ -39,8 +40,8 @@ def render(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[
         "## Summary\n",
         "*Experts*: mean per generated token and layer. *Own*: share of the model's own choice "
         "among them. *Busiest*: load of the busiest expert over the mean, mean of layers. "
-        "*Speed*: generated tokens a second, 32 answers at once, over those of the model's own "
-        "top_k in the same round, median of rounds, with smallest and largest.\n",
+        f"*Speed*: generated tokens a second, {IN_FLIGHT} answers at once, over those of the "
+        "model's own top_k in the same round, median of rounds, with smallest and largest.\n",
         _summary(measured),
         "## Passes\n",
         "Chance that one of n answers is right, with half its 95 % interval; distinct: different "
