@@ -169,6 +169,13 @@ def test_a_checkpoint_that_is_not_there_is_told_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("flag", ["--per-task", "--sampled-per-task"])
+def test_a_count_below_one_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        quality.main([f"{flag}=0"])
+    assert f"{flag}: 0: must be 1 or more" in capsys.readouterr().err
+
+
 # --- the demo's presets ---------------------------------------------------------------------
 
 

@@ -322,7 +322,8 @@ def _positive(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def at_least_one(text: str) -> int:
+    """An argument's type."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
@@ -334,21 +335,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, help="state, curves and checkpoint; resumed if there")
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--steps", type=_count, help="length of the run")
+    length.add_argument("--steps", type=at_least_one, help="length of the run")
     length.add_argument(
         "--minutes", type=_positive, default=110, help="as many steps as this machine makes in them"
     )
     add("--routing", choices=("sample", "top_k"), default="sample", help="top_k: the control")
     add("--seed", type=int, default=0)
-    add("--threads", type=_count, default=1, help="more help only on an idle machine")
+    add("--threads", type=at_least_one, default=1, help="more help only on an idle machine")
     add("--lr", type=_positive, default=4e-3)
     add("--aux-coef", type=float, default=0.01, help="load-balancing loss")
     add("--start-temperature", type=_positive, default=1.0, help="highest, at the first step")
     add("--end-temperature", type=_positive, default=0.3, help="highest, at the last step")
     add("--save-minutes", type=float, default=4)
-    add("--log-every", type=_count, default=20, help="steps to a row of curves.csv")
+    add("--log-every", type=at_least_one, default=20, help="steps to a row of curves.csv")
     add("--looks", type=int, default=10, help="times to try held-out exchanges, 0: never")
-    add("--per-task", type=_count, default=10, help="held-out exchanges of each task at a look")
+    add(
+        "--per-task",
+        type=at_least_one,
+        default=10,
+        help="held-out exchanges of each task at a look",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

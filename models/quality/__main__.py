@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from models.demo.evaluate import held_out
+from models.demo.train import at_least_one
 from models.quality import plots, report
 from models.quality.client import QualityError, serving
 from models.quality.measure import Measured, as_json, from_json, measure, rate
@@ -141,8 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--presets", type=Path, default=DEMO_FOLDER / "presets.toml", help="default: the demo's")
     add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
     add("--out", type=Path, default=HERE, help="README.md, pictures and results.json")
-    add("--per-task", type=int, default=100, help="questions of each task (100)")
-    add("--sampled-per-task", type=int, default=20, help="of each task, answered 16 times (20)")
+    add("--per-task", type=at_least_one, default=100, help="questions of each task (100)")
+    add(
+        "--sampled-per-task",
+        type=at_least_one,
+        default=20,
+        help="of each task, answered 16 times (20)",
+    )
     add("--rounds", type=int, default=5, help="of timing (5)")
     try:
         run(parser.parse_args(argv))
