@@ -21,11 +21,12 @@ from numba.extending import intrinsic
 
 from routing.choice import CompiledToken, best
 from routing.elementary import number_of
-from routing.modes import MODES
+from routing.modes import KERNELS
+from routing.policy.keys import WEIGHTS
+from routing.policy.modes import MODES
 from routing.rule import (
     HIGHEST,
     LOWEST,
-    WEIGHTS,
     close_groups,
     compiled_rule,
     scale_to,
@@ -33,7 +34,7 @@ from routing.rule import (
     whole_blocks,
 )
 
-_REPLAY = tuple(MODES).index("replay")
+_REPLAY = MODES["replay"].code
 _MODEL, _RENORMALIZE, _PRESERVE_MASS = range(len(WEIGHTS))
 
 
@@ -52,8 +53,8 @@ def _choose(mode, token, numbers):  # type: ignore[no-untyped-def]
     return 0
 
 
-for _code, _mode in reversed(list(enumerate(MODES.values()))):
-    _choose = _either(_code, _mode.kernel, _choose)
+for _mode in reversed(MODES.values()):
+    _choose = _either(_mode.code, KERNELS[_mode.name], _choose)
 
 
 @njit(error_model="numpy")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from routing.modes import MODES
+from routing.policy.modes import MODES
 from routing.reference import select_experts
 from routing.rule import RouterRule
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ import numpy.typing as npt
 from routing.spec import RouterSpec
 from routing.trace import Trace
 
-INCLUDE: Final = ("stats", "trace", "weights")
 Rows = npt.NDArray[np.void]
 
 

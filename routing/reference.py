@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.choice import Token
-from routing.modes import MODES
-from routing.modes.mode import Numbers
+from routing.modes import SELECT
 from routing.noise import gumbel
+from routing.policy.keys import Parameters
 from routing.rule import Floats, Ids, RouterRule, clamp, model_weights, open_experts, share
 
 
 def select_experts(
     router_logits: npt.NDArray[np.floating],
     mode: str,
-    numbers: Numbers,
+    numbers: Parameters,
     *,
     rule: RouterRule,
     native_top_k: int,
@@ -46,7 +46,7 @@ def select_experts(
     noise = gumbel(seed, layer, position, z.size)
     recorded = np.zeros(0, np.int64) if replayed is None else replayed
     token = Token(z + bias, noise, gate, rule, native_top_k, recorded)
-    ids = MODES[mode].select(token, numbers)
+    ids = SELECT[mode](token, numbers)
 
     topk_weights = model_weights(rule, z, ids)
     if weights == "renormalize":

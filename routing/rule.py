@@ -20,7 +20,6 @@ Mask = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 
 SCORINGS: Final = ("softmax", "sigmoid", "sqrtsoftplus", "sparsemixer")
-WEIGHTS: Final = ("model", "renormalize", "preserve_mass")
 LOWEST: Final = float(np.finfo(np.float32).min)
 HIGHEST: Final = float(np.finfo(np.float32).max)
 # vLLM fixes Phi-MoE's router_jitter_noise at this value.

@@ -14,11 +14,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from routing.modes import MAX_PARAMETERS, MODES
-from routing.policy import Policy, parse_policy, steering_by_layer
+from routing.policy import Policy, parse_policy
+from routing.policy.keys import WEIGHTS
+from routing.policy.modes import MAX_PARAMETERS, MODES
+from routing.policy.seed import derive_seed
 from routing.record import Rows
-from routing.rule import NUMBERS, WEIGHTS, RouterRule, as_numbers
-from routing.seed import derive_seed
+from routing.rule import NUMBERS, RouterRule, as_numbers
 from routing.spec import RouterSpec
 from routing.trace import Trace
 
@@ -199,15 +200,14 @@ class StepState:
             return
         first = 0 if policy.scope == "all" else request.num_prompt_tokens
         self._row_first_policy_position[row] = first
-        self.row_mode[row] = list(MODES).index(policy.mode)
+        self.row_mode[row] = MODES[policy.mode].code
         self.row_weights[row] = WEIGHTS.index(policy.weights)
-        numbers = np.array(policy.numbers(len(self.spec.layers)))
-        self.row_numbers[row, :, : numbers.shape[1]] = numbers
+        for layer_row in range(len(self.spec.layers)):
+            numbers = list(policy.parameters(layer_row).values())
+            self.row_numbers[row, layer_row, : len(numbers)] = numbers
         self.row_seed[row] = policy.seed or 0
         self.row_steered[row] = policy.steering is not None
         if policy.steering is not None:
-            self.row_steering[row] = 0
-            steered = steering_by_layer(policy.steering, self.spec)
             for layer_row, layer in enumerate(self.spec.layers):
-                for expert, bias in steered.get(layer, {}).items():
-                    self.row_steering[row, layer_row, expert] = bias
+                biases = policy.steering.dense(layer, self.spec.num_experts)
+                self.row_steering[row, layer_row] = biases

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from routing.policy.keys import FOREIGN_DTYPES
 from routing.spec import RouterSpec
 
 _HEADER: Final = struct.Struct("<4sHH8sIIIHH")
@@ -43,8 +45,6 @@ _MAGIC: Final = b"GLTN"
 _VERSION: Final = 1
 _HAS_WEIGHTS: Final = 1
 UNKNOWN_MODEL: Final = "0" * 16
-# The dtypes of other systems' routed experts.
-FOREIGN_DTYPES: Final = ("uint8", "int16", "uint16", "int32", "int64")
 
 
 class TraceError(ValueError):
@@ -121,6 +121,14 @@ class Trace:
     def encode_base64(self) -> str:
         """`encode` as the API carries it."""
         return base64.b64encode(self.encode()).decode()
+
+    def description(self) -> dict[str, Any]:
+        """What an echo says of it: first position, number of tokens, digest of `encode`."""
+        return {
+            "first_position": self.first_position,
+            "tokens": len(self.own),
+            "sha256": hashlib.sha256(self.encode()).hexdigest(),
+        }
 
     @classmethod
     def decode(cls, data: bytes | str) -> Trace:

@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from routing.modes import MODES
+from routing.policy.modes import MODES
 from routing.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState

@@ -22,7 +22,9 @@ import triton
 import triton.language as tl
 
 from routing import choice, rule
-from routing.modes import MODES, top_p
+from routing.modes import top_p
+from routing.policy.keys import WEIGHTS
+from routing.policy.modes import MODES
 
 _KNOWN_MODES: Final = ("top_k", "sample", "top_p", "head_sample", "uniform", "replay")
 if tuple(MODES) != _KNOWN_MODES:
@@ -34,7 +36,7 @@ _SAMPLE, _UNIFORM = (tl.constexpr(_KNOWN_MODES.index(m)) for m in ("sample", "un
 _REPLAY = tl.constexpr(_KNOWN_MODES.index("replay"))
 _TOP_K_MASS = tl.constexpr(top_p.TOP_K_MASS)
 _ALMOST = tl.constexpr(top_p.ALMOST)
-_MODEL, _RENORMALIZE, _PRESERVE_MASS = (tl.constexpr(i) for i in range(len(rule.WEIGHTS)))
+_MODEL, _RENORMALIZE, _PRESERVE_MASS = (tl.constexpr(i) for i in range(len(WEIGHTS)))
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = (
     tl.constexpr(i) for i in range(len(rule.SCORINGS))
 )

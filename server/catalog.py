@@ -13,10 +13,10 @@ from vllm import envs
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.logger import init_logger
 
-from routing.modes import MODES
+from routing.policy.modes import MODES
+from routing.policy.schema import mode_schema
 from server.aliases import AliasedModels, read_presets
 from server.presets import PresetError
-from server.schema import mode_schema
 
 logger = init_logger("vllm.galton")
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models.checkpoint import Checkpoint
-from routing.modes import MODES
-from routing.modes.mode import Parameter
+from routing.policy.keys import Key
+from routing.policy.modes import MODES
 from routing.spec import RouterSpec
 from server.settings import SettingError, automatic_level
 
@@ -90,7 +90,7 @@ def facts_of(checkpoint: Checkpoint, max_experts_per_token: int | None = None) -
     }
 
 
-def _ranges(parameters: tuple[Parameter, ...], router: RouterSpec) -> dict[str, str]:
+def _ranges(parameters: tuple[Key, ...], router: RouterSpec) -> dict[str, str]:
     """Parameter -> what it accepts; a bound may be another parameter's name."""
 
     names = [parameter.name for parameter in parameters]

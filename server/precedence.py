@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
-from routing.record import INCLUDE
+from routing.policy.keys import INCLUDE
 from routing.spec import RouterSpec
 from server.presets import Presets
 

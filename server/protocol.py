@@ -21,12 +21,12 @@ from vllm.sampling_params import BeamSearchParams, SamplingParams
 from routing.engine import REQUEST_KEY
 from routing.engine.frontend import invalid, travelling
 from routing.policy import Policy, PolicyError
+from routing.policy.schema import ROUTING
+from routing.policy.seed import derive_seed
 from routing.record import Report
-from routing.seed import derive_seed
 from routing.spec import RouterSpec
 from server.precedence import HEADER, Asked, settle
 from server.presets import Presets
-from server.schema import ROUTING
 
 
 class RoutedRequest(BaseModel):
@@ -95,7 +95,7 @@ class RoutedRequest(BaseModel):
 
     def to_beam_search_params(self, *args: Any, **kwargs: Any) -> BeamSearchParams:
         """Beams are requests of vLLM's own making and carry no policy: refused, not ignored."""
-        if self._report is not None or not self._policy.is_stock(self._spec):
+        if self._report is not None or not self._policy.is_native(self._spec):
             raise VLLMValidationError(
                 "routing must be the model's own with beam search, which no other policy reaches",
                 parameter="routing",

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from routing.modes import MODES
+from routing.policy.modes import MODES
 from tests.families import FAMILIES
 from tests.servers import REPO, environment
 

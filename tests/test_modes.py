@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routing.modes import MODES
-from routing.policy import PolicyError, parse_policy, steering_by_layer
+from routing.policy import PolicyError, parse_policy
+from routing.policy.keys import WEIGHTS
+from routing.policy.modes import MODES
 from routing.reference import select_experts
-from routing.rule import WEIGHTS, RouterRule
+from routing.rule import RouterRule
 from routing.spec import RouterSpec
 from tests.kernels import run, step, to_bfloat16
 
@@ -96,16 +97,9 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
         logits = to_bfloat16(logits)
 
     policy = parse_policy(routing, spec)
-    numbers = dict(
-        zip(
-            [p.name for p in MODES[policy.mode].parameters],
-            policy.numbers(2)[1],
-            strict=True,
-        )
-    )
     steering = np.zeros(num_experts)
-    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(3, {}).items():
-        steering[expert] = bias
+    if policy.steering is not None:
+        steering = np.array(policy.steering.dense(3, num_experts))
     state = step(spec, routing, len(logits), rule)
     weights, ids = run(state, logits, layer_row=1, is_bfloat16=is_bfloat16)
     num_assignments = 0
@@ -113,7 +107,7 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
         expected_weights, expected_ids = select_experts(
             row,
             policy.mode,
-            numbers,
+            policy.parameters(1),
             rule=rule,
             native_top_k=native,
             seed=routing["seed"],

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 
 from routing.policy import (
@@ -9,7 +13,7 @@ from routing.policy import (
     PolicyError,
     parse_policy,
 )
-from routing.seed import MAX_SEED, derive_seed
+from routing.policy.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
 
 SPEC = RouterSpec(layers=(1, 2, 5), num_experts=16, top_k=4, max_top_k=8)
@@ -18,8 +22,8 @@ SPEC = RouterSpec(layers=(1, 2, 5), num_experts=16, top_k=4, max_top_k=8)
 def test_empty_policy_is_the_models_own_routing() -> None:
     policy = parse_policy({}, SPEC)
     assert policy == Policy("top_k", (4,), None, "decode")
-    assert policy.is_stock(SPEC)
-    assert not parse_policy({"top_k": 3}, SPEC).is_stock(SPEC)
+    assert policy.is_native(SPEC)
+    assert not parse_policy({"top_k": 3}, SPEC).is_native(SPEC)
 
 
 def test_null_means_left_out() -> None:
@@ -49,8 +53,8 @@ def test_echo_parses_to_the_same_policy(raw: dict[str, object]) -> None:
 
 
 def test_temperature_zero_draws_no_noise() -> None:
-    assert parse_policy({"mode": "sample", "temperature": 0}, SPEC).is_stock(SPEC)
-    assert parse_policy({"mode": "sample", "temperature": [0, 0, 0]}, SPEC).is_stock(SPEC)
+    assert parse_policy({"mode": "sample", "temperature": 0}, SPEC).is_native(SPEC)
+    assert parse_policy({"mode": "sample", "temperature": [0, 0, 0]}, SPEC).is_native(SPEC)
     assert parse_policy({"mode": "sample", "temperature": [0, 0, 0.1]}, SPEC).draws_noise()
 
 
@@ -79,6 +83,26 @@ def test_children_have_distinct_seeds_and_the_first_keeps_its_parents() -> None:
     family = {derive_seed(seed, choice) for seed in range(100) for choice in range(100)}
     assert len(family) == 100 * 100
     assert all(0 <= seed <= MAX_SEED for seed in family)
+
+
+def test_misspelt_key_is_told_every_key() -> None:
+    with pytest.raises(
+        PolicyError, match=r"one of the keys mode, top_k, .*, include, got 'includ'"
+    ):
+        parse_policy({"includ": ["trace"]}, SPEC)
+
+
+def test_import_takes_the_standard_library_only() -> None:
+    imported = (
+        "import sys, routing.policy; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    bare = subprocess.run([sys.executable, "-c", "import sys; print(*sys.modules)"], **OUTPUT)
+    loaded = subprocess.run([sys.executable, "-c", imported], **OUTPUT).stdout.split()
+    others = set(loaded) - sys.stdlib_module_names - set(bare.stdout.split())
+    assert others == {"routing"}
+
+
+OUTPUT: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 
 
 def test_router_spec_survives_the_trip_to_another_process() -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from routing.policy import PolicyError, parse_policy
+from routing.policy.keys import WEIGHTS
 from routing.reference import select_experts
-from routing.rule import WEIGHTS, RouterRule
+from routing.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
 from routing.trace import Trace, TraceError, join

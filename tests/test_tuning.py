@@ -34,7 +34,8 @@ from models.tuning.spaces import (
 from models.tuning.study import Studies, StudyError
 from models.tuning.tune import Run, Searches
 from routing.engine.request import Request
-from routing.policy import MAX_BIAS, parse_policy
+from routing.policy import parse_policy
+from routing.policy.keys import MAX_BIAS
 from routing.spec import RouterSpec
 from server.cli import main
 from server.presets import PresetError, Presets

@@ -15,9 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from routing.modes import MODES
 from routing.noise import gumbel, philox4x32
-from routing.policy import steering_by_layer
 from routing.reference import select_experts
 from routing.rule import RouterRule
 from routing.state import RoutedRequest, StepState
@@ -203,20 +201,17 @@ def _expected(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     policy = request.policy
     assert policy is not None
-    names = [parameter.name for parameter in MODES[policy.mode].parameters]
-    steering = np.zeros(logits.size)
-    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(3, {}).items():
-        steering[expert] = bias
+    steering = policy.steering.dense(3, logits.size) if policy.steering else None
     return select_experts(
         logits,
         policy.mode,
-        dict(zip(names, policy.numbers(2)[1], strict=True)),
+        policy.parameters(1),
         rule=rule,
         native_top_k=native,
         seed=policy.seed or 0,
         layer=3,
         position=position,
-        steering=steering,
+        steering=None if steering is None else np.array(steering),
         weights=policy.weights,
         replayed=policy.trace.experts(position, 1) if policy.trace else None,
     )

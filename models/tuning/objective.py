@@ -12,7 +12,7 @@ import numpy as np
 from models.tuning.data import DataError, Example
 from models.tuning.metrics import Metric, Scores
 from routing.engine.request import Request
-from routing.seed import MAX_SEED
+from routing.policy.seed import MAX_SEED
 
 
 class Engine(Protocol):

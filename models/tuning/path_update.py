@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from routing.policy import MAX_BIAS
+from routing.policy.keys import MAX_BIAS
 from routing.spec import RouterSpec
 
 Bias = NDArray[np.float64]

@@ -16,7 +16,7 @@ from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
 from routing.engine import REQUEST_KEY, routing_of, wrap
-from routing.seed import derive_seed
+from routing.policy.seed import derive_seed
 
 _ATTRIBUTE = "_galton_cache_key"
 

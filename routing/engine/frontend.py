@@ -62,9 +62,9 @@ def travelling(
     policy: Policy, spec: RouterSpec, *, choice: int = 0, report: Report | None = None
 ) -> Routing | None:
     """The `Routing` of a request; None for a stock one."""
-    if policy.is_stock(spec) and report is None:
+    if policy.is_native(spec) and report is None:
         return None
-    resolved = None if policy.is_stock(spec) else policy.as_dict()
+    resolved = None if policy.is_native(spec) else policy.as_dict()
     routing = Routing(policy=resolved, choice=choice)
     if report is not None:
         routing["include"], routing["report"] = list(report.include), next(_report_numbers)

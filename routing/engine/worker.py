@@ -19,8 +19,8 @@ from vllm.v1.worker.gpu_worker import Worker
 from routing.engine import config_of, routing_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.engine.sampling import SeededSampling
-from routing.modes import MODES
-from routing.policy import Policy, steering_by_layer
+from routing.policy import Policy
+from routing.policy.modes import MODES
 from routing.reference import select_experts
 from routing.rule import RouterRule
 from routing.spec import RouterSpec
@@ -235,16 +235,14 @@ def _disagreement(trace: LayerTrace, token: int, state: StepState, policy: Polic
     spec, layer_row = state.spec, trace.layer_row
     layer, rule = spec.layers[layer_row], state.rules[layer_row]
     position = int(trace.token_position[token])
-    names = [parameter.name for parameter in MODES[policy.mode].parameters]
-    numbers = policy.numbers(len(spec.layers))[layer_row]
-    steering = np.zeros(spec.num_experts)
-    for expert, bias in steering_by_layer(policy.steering or {}, spec).get(layer, {}).items():
-        steering[expert] = bias
+    steering = None
+    if policy.steering is not None:
+        steering = np.array(policy.steering.dense(layer, spec.num_experts))
     replayed = policy.trace.experts(position, layer_row) if policy.trace else None
     weights, ids = select_experts(
         trace.router_logits[token],
         policy.mode,
-        dict(zip(names, numbers, strict=True)),
+        policy.parameters(layer_row),
         rule=rule,
         native_top_k=spec.top_k,
         seed=policy.seed or 0,

@@ -1,13 +1,16 @@
-"""The registry of modes. A new one is a file here and its name in this tuple."""
+"""What each mode does, in NumPy and compiled; which modes there are says `routing.policy.modes`."""
 
 from __future__ import annotations
 
-from typing import Final
-
 from routing.modes import head_sample, replay, sample, top_k, top_p, uniform
-from routing.modes.mode import Mode
 
-MODES: Final[dict[str, Mode]] = {
-    module.MODE.name: module.MODE for module in (top_k, sample, top_p, head_sample, uniform, replay)
+_MODULES = {
+    "top_k": top_k,
+    "sample": sample,
+    "top_p": top_p,
+    "head_sample": head_sample,
+    "uniform": uniform,
+    "replay": replay,
 }
-MAX_PARAMETERS: Final = max(len(mode.parameters) for mode in MODES.values())
+SELECT = {name: module.select for name, module in _MODULES.items()}
+KERNELS = {name: module.kernel for name, module in _MODULES.items()}

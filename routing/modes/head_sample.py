@@ -17,12 +17,11 @@ from routing.choice import (
     rank,
     take_largest,
 )
-from routing.modes.mode import TEMPERATURE, TOP_K, Mode, Numbers, Parameter
+from routing.policy.keys import Parameters
 from routing.rule import Ids
-from routing.spec import RouterSpec
 
 
-def select(token: Token, numbers: Numbers) -> Ids:
+def select(token: Token, numbers: Parameters) -> Ids:
     """The `head` best of the `pool` best, then the best of the others by noisy logits."""
     ranked = token.best(token.logits, int(numbers["pool"]))
     head, tail = np.split(ranked, [int(numbers["head"])])
@@ -47,34 +46,3 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
     for place in range(found):
         token.keys[token.ids[place]] = kept[place]
     return take_largest(token.keys, token.ids, top_k)
-
-
-def _default_head(spec: RouterSpec, numbers: Numbers) -> float:
-    return numbers["top_k"] // 2 + 1
-
-
-def _default_pool(spec: RouterSpec, numbers: Numbers) -> float:
-    return min(4 * numbers["top_k"], spec.num_experts)
-
-
-MODE = Mode(
-    "head_sample",
-    "The best experts for sure, the rest drawn from the next ranks.",
-    (
-        TOP_K,
-        Parameter(
-            "head", "experts kept for sure", high="top_k", default=_default_head, integer=True
-        ),
-        Parameter(
-            "pool",
-            "lowest rank that may be drawn",
-            low="top_k",
-            high="num_experts",
-            default=_default_pool,
-            integer=True,
-        ),
-        TEMPERATURE,
-    ),
-    select,
-    kernel,
-)

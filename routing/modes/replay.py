@@ -9,11 +9,11 @@ from __future__ import annotations
 from numba import njit
 
 from routing.choice import Token
-from routing.modes.mode import Mode, Numbers
+from routing.policy.keys import Parameters
 from routing.rule import Ids
 
 
-def select(token: Token, numbers: Numbers) -> Ids:
+def select(token: Token, numbers: Parameters) -> Ids:
     """The recorded experts, in their order, whatever groups they are in."""
     return token.replayed
 
@@ -26,14 +26,3 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
             return slot
         token.ids[slot] = token.replayed[slot]
     return token.replayed.shape[0]
-
-
-MODE = Mode(
-    "replay",
-    "The experts that a trace recorded, weighed anew.",
-    (),
-    select,
-    kernel,
-    draws_noise=False,
-    takes_trace=True,
-)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from numba import njit
 
 from routing.choice import Token, best, largest, noisy_scores
-from routing.modes.mode import TEMPERATURE, TOP_K, Mode, Numbers
+from routing.policy.keys import Parameters
 from routing.rule import Ids
 
 
-def select(token: Token, numbers: Numbers) -> Ids:
+def select(token: Token, numbers: Parameters) -> Ids:
     """The k best experts by noisy logits."""
     return token.best(token.logits + numbers["temperature"] * token.gumbel, int(numbers["top_k"]))
 
@@ -26,12 +26,3 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
         return best(token, int(numbers[0]))
     noisy_scores(token, numbers[1])
     return largest(token, int(numbers[0]))
-
-
-MODE = Mode(
-    "sample",
-    "Experts drawn without replacement from softmax(logits / temperature).",
-    (TOP_K, TEMPERATURE),
-    select,
-    kernel,
-)

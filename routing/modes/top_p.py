@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from routing.choice import Token, best
-from routing.modes.mode import Mode, Numbers, Parameter
+from routing.policy.keys import Parameters
 from routing.rule import Ids, to_scores
 
 TOP_K_MASS: Final = 1
@@ -21,7 +21,7 @@ TOP_K_MASS: Final = 1
 ALMOST: Final = 1 - 1e-12
 
 
-def select(token: Token, numbers: Numbers) -> Ids:
+def select(token: Token, numbers: Parameters) -> Ids:
     """The shortest list of best experts with the mass, from min_experts to max_experts long."""
     mass = token.masses()
     total = mass.sum()
@@ -58,22 +58,3 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
         if j + 1 >= min_experts and reached >= top_p * total * ALMOST:
             return j + 1
     return found
-
-
-MODE = Mode(
-    "top_p",
-    "The smallest set of best experts whose mass reaches top_p.",
-    (
-        Parameter("top_p", "mass to reach", low=0, high=1, default=0.9, low_excluded=True),
-        Parameter(
-            "max_experts", "most experts", low=1, high="max_top_k", default="top_k", integer=True
-        ),
-        Parameter("min_experts", "fewest", low=1, high="max_experts", default=1, integer=True),
-        Parameter("mass", "whose mass is counted", default=TOP_K_MASS, choices=("full", "top_k")),
-    ),
-    select,
-    kernel,
-    draws_noise=False,
-    most="max_experts",
-    least="min_experts",
-)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from numba import njit
 
 from routing.choice import Token, largest
-from routing.modes.mode import TOP_K, Mode, Numbers
 from routing.noise import gumbel_into
+from routing.policy.keys import Parameters
 from routing.rule import Ids
 
 
-def select(token: Token, numbers: Numbers) -> Ids:
+def select(token: Token, numbers: Parameters) -> Ids:
     """The k experts of largest noise."""
     return token.largest(token.gumbel, int(numbers["top_k"]))
 
@@ -24,6 +24,3 @@ def kernel(token, numbers):  # type: ignore[no-untyped-def]
     """The same, compiled."""
     gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
     return largest(token, int(numbers[0]))
-
-
-MODE = Mode("uniform", "Experts drawn uniformly: the control.", (TOP_K,), select, kernel)

@@ -1,4 +1,4 @@
-"""Routing seeds. Imports nothing: the engine needs it where numba must not be imported yet."""
+"""Routing seeds: the one of each choice of a request."""
 
 from __future__ import annotations
 
