@@ -12,7 +12,7 @@ help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
 	@echo "make test                         set up if needed, run every check and test"
 	@echo "make setup                        only set up (.venv)"
-	@echo "make lint                         formatting, lint, types, import contracts"
+	@echo "make lint                         formatting, lint, types, import contracts, dependencies"
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
@@ -39,14 +39,17 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/deptry server models routing --extend-exclude server/examples
+	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.
 lock: setup
 	.venv/bin/python -c "from importlib.metadata import requires; print(*requires('torch'), sep='\n')" \
 		> .venv/torch-requires.txt
-	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra tune --extra dev \
-		--generate-hashes --override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
+	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra tune \
+		--extra train --extra loadtests --extra dev --generate-hashes \
+		--override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
 
 # About 8 minutes on 2 cores: 250 requests in each of 6 circumstances.
