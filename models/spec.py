@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
-from routing.rule import RouterRule
+from routing.reference.rule import RouterRule
 
 Config = Any  # a transformers configuration, the text model's
 

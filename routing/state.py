@@ -19,11 +19,26 @@ from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MAX_PARAMETERS, MODES
 from routing.policy.seed import derive_seed
 from routing.record import Rows
-from routing.rule import NUMBERS, RouterRule, as_numbers
+from routing.reference.rule import SCORINGS, Floats, RouterRule
 from routing.spec import RouterSpec
 from routing.trace import Trace
 
 PHASES: Final = ("prefill", "decode")
+NUMBERS: Final = 6
+
+
+def as_numbers(rule: RouterRule, num_experts: int) -> tuple[Floats, Floats]:
+    """The rule for the kernels: [NUMBERS], and the correction bias [E], or zeros."""
+    numbers = (
+        SCORINGS.index(rule.scoring),
+        rule.renormalize,
+        rule.scaling_factor,
+        rule.num_groups,
+        rule.topk_groups,
+        rule.correction_bias is not None,
+    )
+    bias = rule.correction_bias or (0.0,) * num_experts
+    return np.array(numbers, np.float64), np.array(bias, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,7 @@ _STOCK = RoutedRequest(None, 0)
 class StepState:
     """Per-token, per-row and per-layer inputs of the kernel, and the counts it adds to.
 
-    The arrays are named and shaped as `routing.kernel.route` takes them, with
+    The arrays are named and shaped as `routing.cpu.route.route` takes them, with
     T = max_num_tokens and R = max_num_seqs. rules: one per MoE layer.
     num_tokens is 0 outside a step, so that warm-up and profiling runs are neither steered
     nor counted. any_policy: True if a token of this step follows a policy.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
 
-from routing.noise import words_into
+from routing.cpu.noise import words_into
 
 AXES = ("seed", "position", "layer", "expert")
 # What neighbouring words differ in: axes and lengths of one tile of words, fastest first; the

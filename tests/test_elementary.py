@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from routing.elementary import exp, minus_ln
+from routing.cpu.elementary import exp, minus_ln
 
 RNG = np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from routing.rule import RouterRule, clamp, model_weights
+from routing.reference.rule import RouterRule, clamp, model_weights
 from tests.frequencies import (
     assert_distribution,
     assert_frequencies,

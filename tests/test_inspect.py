@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from models.checkpoint import read_checkpoint
 from models.spec import FAMILIES, moe_spec
 from routing.policy.modes import MODES
-from routing.rule import RouterRule
+from routing.reference.rule import RouterRule
 from server.cli import main
 from server.inspection import rows_of, span
 from tests.servers import DEMO

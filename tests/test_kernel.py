@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 from routing.state import RoutedRequest
 from tests.kernels import run, spec_of, state_of, step, stock_choice
 

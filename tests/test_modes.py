@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from routing.policy import PolicyError, parse_policy
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from tests.kernels import run, step, to_bfloat16
 

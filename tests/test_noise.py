@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from routing.noise import gumbel, gumbel_into, philox4x32, uniforms, words_into
+from routing.cpu.noise import gumbel_into, words_into
+from routing.reference.noise import gumbel, philox4x32, uniforms
 from tests import battery
 
 

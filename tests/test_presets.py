@@ -242,7 +242,10 @@ GOOD_PRESET = '[presets.a]\nrouting = { mode = "sample" }\n'
             "[presets.a.routing]\nmode = 'sample'\ntemprature = 1",
             r":3: presets.a.routing: must be one of the keys mode, .*, got 'temprature'",
         ),
-        ("[presets.a.routing]\ninclude = ['stats']", r":2: presets.a.routing.include: must be left out of a policy"),
+        (
+            "[presets.a.routing]\ninclude = ['stats']",
+            r":2: presets.a.routing.include: must be left out of a policy",
+        ),
         ("[presets.a.routing]\nseed = 1.5", r":2: presets.a.routing.seed: must be an integer"),
     ],
 )

@@ -13,8 +13,8 @@ import pytest
 
 from routing.policy import PolicyError, parse_policy
 from routing.policy.keys import WEIGHTS
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
 from routing.trace import Trace, TraceError, join

@@ -16,7 +16,7 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from routing.triton_kernel import _route
+from routing.gpu.route import _route
 
 types = {"*fp32": "router_logits stock_weights topk_weights row_steering", "i32": "layer_row",
          "*i32": "stock_ids topk_ids token_row", "*u64": "row_seed", "*i1": "row_steered",
@@ -24,8 +24,8 @@ types = {"*fp32": "router_logits stock_weights topk_weights row_steering", "i32"
          "*i64": "layers num_tokens token_position row_mode row_weights assignments",
          "*fp64": "rule_numbers rule_correction_bias row_numbers"}
 signature = {name: kind for kind, names in types.items() for name in names.split()}
-sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, NUM_SLOTS=6, NUM_PARAMETERS=4,
-             LANES=64, SLOT_LANES=8)
+sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, NUM_SLOTS=6, NUM_RULE_NUMBERS=6,
+             NUM_PARAMETERS=4, LANES=64, SLOT_LANES=8)
 signature = {name: signature.get(name, "constexpr") for name in _route.arg_names}
 compiled = triton.compile(
     ASTSource(_route, signature, sizes),
@@ -61,7 +61,7 @@ def test_kernel_compiles_for_a_gpu(tmp_path: os.PathLike[str]) -> None:
 
 @pytest.mark.skipif(ON_GPU, reason="needs a machine without a GPU")
 def test_benchmark_without_a_gpu_says_so_in_one_line() -> None:
-    benchmark = _python("-m", "routing.triton_bench")
+    benchmark = _python("-m", "routing.bench.gpu")
     assert benchmark.returncode == 1
-    assert benchmark.stderr == "routing.triton_bench: no GPU found; it times the kernel on one\n"
+    assert benchmark.stderr == "routing.bench.gpu: no GPU found; it times the kernel on one\n"
     assert benchmark.stdout == ""

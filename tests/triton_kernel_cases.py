@@ -15,12 +15,14 @@ import torch
 import triton
 import triton.language as tl
 
-from routing.noise import gumbel, philox4x32
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.bench.gpu import our_router, torch_router
+from routing.gpu.noise import gumbel as gpu_gumbel
+from routing.gpu.noise import words as gpu_words
+from routing.gpu.route import route_triton
+from routing.reference.noise import gumbel, philox4x32
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 from routing.state import RoutedRequest, StepState
-from routing.triton_bench import our_router, torch_router
-from routing.triton_kernel import _gumbel, _words, route_triton
 from tests.kernels import Floats, Ints, spec_of, state_of, stock_choice
 from tests.traces import random_trace
 
@@ -68,8 +70,8 @@ def hostile_logits(num_tokens: int, num_experts: int, seed: int) -> Floats:
 def _noise_of(words, noise, seed, layer, position, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
     lanes = tl.arange(0, LANES)
     seed, layer, position = tl.load(seed), tl.load(layer), tl.load(position)
-    tl.store(words + lanes, _words(seed, layer, position, LANES).to(tl.int64))
-    tl.store(noise + lanes, _gumbel(seed, layer, position, LANES))
+    tl.store(words + lanes, gpu_words(seed, layer, position, LANES).to(tl.int64))
+    tl.store(noise + lanes, gpu_gumbel(seed, layer, position, LANES))
 
 
 @triton.jit

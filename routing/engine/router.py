@@ -21,9 +21,9 @@ from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 from vllm.utils.torch_utils import direct_register_custom_op
 
+from routing.cpu.route import route
 from routing.engine.recorder import Recorder
-from routing.kernel import route
-from routing.rule import RouterRule
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
 

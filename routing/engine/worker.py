@@ -21,8 +21,8 @@ from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind
 from routing.engine.sampling import SeededSampling
 from routing.policy import Policy
 from routing.policy.modes import MODES
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import PHASES, RoutedRequest, StepState
 

@@ -1,59 +1,15 @@
-"""One token at one layer, as the modes see it, and how the best experts are taken.
-
-Everything between a model's logits and a mode's own idea is here: steering, groups, the
-model's scores. The reference first, then the same, compiled.
-"""
+"""`routing.reference.choice`, compiled."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from routing.elementary import bits_of
-from routing.noise import gumbel_into
-from routing.rule import Floats, Ids, RouterRule, scores, selection_scores, to_selection_scores
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token at one layer.
-
-    logits: [E] clean router logits plus the request's bias.
-    gumbel: [E] the token's noise.
-    gate: [E] -inf for an expert that may not be chosen, +inf for one that must be, else 0.
-    rule: the layer's own. native_top_k: the model's own number of experts.
-    replayed: the experts that a trace holds for the token, best first.
-    """
-
-    logits: Floats
-    gumbel: Floats
-    gate: Floats
-    rule: RouterRule
-    native_top_k: int
-    replayed: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def best(self, logits: Floats, count: int) -> Ids:
-        """The `count` best experts by the model's own scores of `logits`."""
-        return self.largest(selection_scores(self.rule, logits), count)
-
-    def largest(self, values: Floats, count: int) -> Ids:
-        """The `count` experts of largest value, equal ones by lower id; forced ones first.
-
-        Values are compared in float32. Fewer, where fewer may be chosen.
-        """
-        values = np.where(self.gate == 0, values.astype(np.float32), self.gate)
-        order = np.argsort(-values, kind="stable")
-        return order[values[order] > -np.inf][:count]
-
-    def masses(self) -> Floats:
-        """[E] the router's scores; 0 for an expert that may not be chosen."""
-        return np.where(self.gate >= 0, scores(self.rule, self.logits), 0.0)
-
-
-# The same, compiled.
+from routing.cpu.elementary import bits_of
+from routing.cpu.noise import gumbel_into
+from routing.cpu.rule import to_selection_scores
 
 
 class CompiledToken(NamedTuple):
@@ -80,7 +36,7 @@ class CompiledToken(NamedTuple):
 
 
 @njit(inline="always", error_model="numpy")
-def best(token, count):  # type: ignore[no-untyped-def]
+def best(token, count):
     """ids <- `Token.best` of the logits; how many there are."""
     for e in range(token.logits.shape[0]):
         token.work[e] = token.logits[e]
@@ -89,7 +45,7 @@ def best(token, count):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def noisy_scores(token, temperature):  # type: ignore[no-untyped-def]
+def noisy_scores(token, temperature):
     """work <- selection scores of the logits with temperature x Gumbel noise."""
     gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
     for e in range(token.logits.shape[0]):
@@ -98,14 +54,14 @@ def noisy_scores(token, temperature):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", error_model="numpy")
-def largest(token, count):  # type: ignore[no-untyped-def]
+def largest(token, count):
     """ids <- `Token.largest` of work; how many there are."""
     rank(token)
     return take_largest(token.keys, token.ids, count)
 
 
 @njit(inline="always", error_model="numpy")
-def rank(token):  # type: ignore[no-untyped-def]
+def rank(token):
     """keys <- the order of work, after bans and forces."""
     if token.gated:
         for e in range(token.gate.shape[0]):
@@ -120,7 +76,7 @@ _HIGHEST_KEY, _HALF, _1 = np.uint64((1 << 63) - 1), np.uint64(1 << 63), np.uint6
 
 
 @njit(error_model="numpy")
-def set_keys(keys, values):  # type: ignore[no-untyped-def]
+def set_keys(keys, values):
     """keys <- integers in the order of (float32 value, lower id first).
 
     The bits of a float32 order as its value does once those of the negative ones are
@@ -133,7 +89,7 @@ def set_keys(keys, values):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def take_largest(keys, ids, count):  # type: ignore[no-untyped-def]
+def take_largest(keys, ids, count):
     """ids <- experts of the `count` largest keys, largest first; how many are not closed.
 
     One pass for each, without a branch: on random logits a branch is mispredicted about
@@ -157,6 +113,6 @@ def take_largest(keys, ids, count):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy")
-def key_above_all(place, expert):  # type: ignore[no-untyped-def]
+def key_above_all(place, expert):
     """A key above every number's, for the expert to be taken as number `place`."""
     return (np.int64(0x7FFFFFFE - place) << np.int64(32)) | np.int64(_LAST - expert)

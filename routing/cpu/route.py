@@ -19,20 +19,13 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from routing.choice import CompiledToken, best
-from routing.elementary import number_of
-from routing.modes import KERNELS
+from routing.cpu.choice import CompiledToken, best
+from routing.cpu.elementary import number_of
+from routing.cpu.modes import CHOOSE
+from routing.cpu.rule import close_groups, compiled_rule, scale_to, weights_into, whole_blocks
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
-from routing.rule import (
-    HIGHEST,
-    LOWEST,
-    close_groups,
-    compiled_rule,
-    scale_to,
-    weights_into,
-    whole_blocks,
-)
+from routing.reference.rule import HIGHEST, LOWEST
 
 _REPLAY = MODES["replay"].code
 _MODEL, _RENORMALIZE, _PRESERVE_MASS = range(len(WEIGHTS))
@@ -40,7 +33,7 @@ _MODEL, _RENORMALIZE, _PRESERVE_MASS = range(len(WEIGHTS))
 
 def _either(code: int, kernel: Any, other: Any) -> Any:
     @njit(inline="always", error_model="numpy")
-    def choose(mode, token, numbers):  # type: ignore[no-untyped-def]
+    def choose(mode, token, numbers):
         if mode == code:
             return kernel(token, numbers)
         return other(mode, token, numbers)
@@ -49,23 +42,23 @@ def _either(code: int, kernel: Any, other: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _choose(mode, token, numbers):  # type: ignore[no-untyped-def]
+def _choose(mode, token, numbers):
     return 0
 
 
 for _mode in reversed(MODES.values()):
-    _choose = _either(_mode.code, KERNELS[_mode.name], _choose)
+    _choose = _either(_mode.code, CHOOSE[_mode.name], _choose)
 
 
 @njit(error_model="numpy")
-def _clamp(logit):  # type: ignore[no-untyped-def]
-    """`routing.rule.clamp`."""
+def _clamp(logit):
+    """`routing.reference.rule.clamp`."""
     z = float(logit)
     return min(z, HIGHEST) if z >= LOWEST else LOWEST  # NaN: LOWEST
 
 
 @njit(error_model="numpy")
-def _fill_gate(gate, logits, clean, steering, work, scratch, rule):  # type: ignore[no-untyped-def]
+def _fill_gate(gate, logits, clean, steering, work, scratch, rule):
     """Fill gate and logits of a `CompiledToken`.
 
     steering: as `select_experts` takes it, or empty.
@@ -86,7 +79,7 @@ def _fill_gate(gate, logits, clean, steering, work, scratch, rule):  # type: ign
 
 
 @njit(error_model="numpy")
-def _is_own(replayed, stock_ids):  # type: ignore[no-untyped-def]
+def _is_own(replayed, stock_ids):
     """Whether the model's own router chose what a token replays, when recorded and now."""
     num_slots, top_k = replayed.shape[0] - 1, stock_ids.shape[0]
     same = replayed[num_slots] != 0 and (top_k == num_slots or replayed[top_k] < 0)
@@ -96,17 +89,17 @@ def _is_own(replayed, stock_ids):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def _pointer(typing_context, address):  # type: ignore[no-untyped-def]
+def _pointer(typing_context, address):
     """An integer as a pointer: making an array of a tensor costs 0.6 microseconds in Python."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)
 
     return types.voidptr(address), codegen
 
 
 @njit(inline="always", error_model="numpy")
-def _borrowed(array):  # type: ignore[no-untyped-def]
+def _borrowed(array):
     """The same array without its owner, who must live as long.
 
     numba counts references to owners, atomically, at every slice and in every tuple: that
@@ -131,7 +124,7 @@ def _compile(sources: int) -> Any:
     """
 
     @njit(_SIGNATURE, cache=True, nogil=True, boundscheck=False, error_model="numpy")
-    def route(  # type: ignore[no-untyped-def]
+    def route(
         router_logits_address,
         is_bfloat16,
         stock_weights_address,
@@ -168,7 +161,7 @@ def _compile(sources: int) -> Any:
             repeat its best expert with weight 0: no further expert is read from memory for them,
             so fewer experts cost less.
         layer_row: row of this layer in per-layer arrays. layers: [L] decoder layer indices.
-        rule_numbers, rule_correction_bias: [L, ...] `routing.rule.as_numbers` of each layer.
+        rule_numbers, rule_correction_bias: [L, ...] `routing.state.as_numbers` of each layer.
         num_tokens: [1] tokens that are not padding; the rest is routed but never counted.
         token_row: [T] the row of parameters a token follows, -1 for stock. token_position: [T].
         row_mode, row_weights: [R] place in MODES and in WEIGHTS. row_numbers: [R, L, P].
@@ -276,9 +269,9 @@ def _compile(sources: int) -> Any:
 
 
 def _checksum() -> int:
-    here = Path(__file__).parent
-    names = ("choice", "elementary", "kernel", "noise", "rule")
-    files = [here / f"{name}.py" for name in names] + sorted((here / "modes").glob("*.py"))
+    routing = Path(__file__).parent.parent
+    folders = ("cpu", "policy", "reference")
+    files = sorted(file for folder in folders for file in (routing / folder).glob("*.py"))
     return zlib.crc32(b"".join(file.read_bytes() for file in files))
 
 

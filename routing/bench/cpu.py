@@ -1,4 +1,4 @@
-"""The kernel's cost beside the torch operations it stands for: `python -m routing.engine.bench`.
+"""The kernel's cost beside the torch operations it stands for: `python -m routing.bench.cpu`.
 
 One layer's router call. `stock` is vLLM's own CPU code, softmax and top-k of bfloat16
 logits; ours is the compiled kernel on the same. Alternating short blocks, of which the
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.fused_moe.router.cpu_router import _softmax_topk
 
-from routing.kernel import route
-from routing.rule import RouterRule
+from routing.cpu.route import route
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
 

@@ -1,4 +1,4 @@
-"""What temperature does to the chosen experts: `python -m routing.overlap` draws overlap.svg.
+"""What temperature does to the chosen experts: `python -m routing.bench.overlap` draws overlap.svg.
 
 Mean share of the clean top-k that `sample` and `head_sample` keep, over 300 tokens with
 normal logits of three spreads, 8 of 64 experts.
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from routing.policy.modes import MODES
-from routing.reference import select_experts
-from routing.rule import RouterRule
+from routing.reference.route import select_experts
+from routing.reference.rule import RouterRule
 
 NUM_EXPERTS, TOP_K, NUM_TOKENS = 64, 8, 300
 SPREADS = {"flat (0.5)": 0.5, "middling (1)": 1.0, "peaked (3)": 3.0}

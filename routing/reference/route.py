@@ -5,17 +5,25 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from routing.choice import Token
-from routing.modes import SELECT
-from routing.noise import gumbel
 from routing.policy.keys import Parameters
-from routing.rule import Floats, Ids, RouterRule, clamp, model_weights, open_experts, share
+from routing.reference.choice import Token
+from routing.reference.modes import CHOOSE
+from routing.reference.noise import gumbel
+from routing.reference.rule import (
+    Floats,
+    Ids,
+    RouterRule,
+    clamp,
+    model_weights,
+    open_experts,
+    share,
+)
 
 
 def select_experts(
     router_logits: npt.NDArray[np.floating],
     mode: str,
-    numbers: Parameters,
+    parameters: Parameters,
     *,
     rule: RouterRule,
     native_top_k: int,
@@ -28,7 +36,7 @@ def select_experts(
 ) -> tuple[Floats, Ids]:
     """Choose and weigh the experts of one token.
 
-    router_logits: [E], clean. numbers: this layer's value of each parameter of the mode.
+    router_logits: [E], clean. parameters: this layer's value of each parameter of the mode.
     layer: decoder layer index; position: absolute, from 0.
     steering: [E] added to the logits of the choice; -inf bans, +inf forces. None for none.
     weights: `model`, the model's own rule on the chosen ones' clean logits; `renormalize`,
@@ -46,13 +54,13 @@ def select_experts(
     noise = gumbel(seed, layer, position, z.size)
     recorded = np.zeros(0, np.int64) if replayed is None else replayed
     token = Token(z + bias, noise, gate, rule, native_top_k, recorded)
-    ids = SELECT[mode](token, numbers)
+    ids = CHOOSE[mode](token, parameters)
 
     topk_weights = model_weights(rule, z, ids)
     if weights == "renormalize":
         topk_weights = share(topk_weights) * rule.scaling_factor
     if weights == "preserve_mass":
-        own_gate = np.where(open_experts(rule, z, np.zeros(z.size, bool)), 0.0, -np.inf)
-        own = Token(z, noise, own_gate, rule, native_top_k).best(z, native_top_k)
-        topk_weights = share(topk_weights) * model_weights(rule, z, own).sum()
+        native_gate = np.where(open_experts(rule, z, np.zeros(z.size, bool)), 0.0, -np.inf)
+        native = Token(z, noise, native_gate, rule, native_top_k).best(z, native_top_k)
+        topk_weights = share(topk_weights) * model_weights(rule, z, native).sum()
     return topk_weights, ids

@@ -1,4 +1,4 @@
-"""The GPU kernel's cost beside torch's softmax and top-k: `python -m routing.triton_bench`.
+"""The GPU kernel's cost beside torch's softmax and top-k: `python -m routing.bench.gpu`.
 
 One layer's router call on a GPU, with nothing of vLLM. `torch` is softmax, top-k and
 renormalisation of float32 logits; ours is the Triton kernel with every token following a
@@ -17,11 +17,11 @@ from functools import partial
 import numpy as np
 import torch
 
+from routing.gpu.route import route_triton
 from routing.policy.modes import MODES
-from routing.rule import RouterRule
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
-from routing.triton_kernel import route_triton
 
 TOKENS = (1, 8, 64, 512, 4096)
 EXPERTS = (8, 64, 128, 256, 512)
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=25)
     args = parser.parse_args()
     if not torch.cuda.is_available():
-        parser.exit(1, "routing.triton_bench: no GPU found; it times the kernel on one\n")
+        parser.exit(1, "routing.bench.gpu: no GPU found; it times the kernel on one\n")
     print(f"{torch.cuda.get_device_name()}, mode {args.mode}, top-8 (top-2 of 8 experts)\n")
     print("| experts | tokens | torch µs | ours µs | ratio | ratio min to max |")
     print("|---|---|---|---|---|---|")

@@ -24,26 +24,26 @@ _2_52, _2_52_BITS = 2.0**52, 0x4330000000000000
 
 
 @intrinsic
-def bits_of(typing_context, number):  # type: ignore[no-untyped-def]
+def bits_of(typing_context, number):
     """The bits of a float64 or float32, as a signed integer of its width."""
     return _reinterpret(number, types.int64 if number.bitwidth == 64 else types.int32)
 
 
 @intrinsic
-def number_of(typing_context, bits):  # type: ignore[no-untyped-def]
+def number_of(typing_context, bits):
     """The float64 or float32 that has these bits."""
     return _reinterpret(bits, types.float64 if bits.bitwidth == 64 else types.float32)
 
 
 def _reinterpret(given: Any, wanted: Any) -> Any:
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], context.get_value_type(wanted))
 
     return wanted(given), codegen
 
 
 @njit(error_model="numpy")
-def high_bits(bits, shift, plus):  # type: ignore[no-untyped-def]
+def high_bits(bits, shift, plus):
     """`bits`, without a sign, shifted right, `plus` a number: as a float64, if below 2^52.
 
     A number n lies in the last bits of 2^52 + n: AVX2 has no instruction that converts.
@@ -53,7 +53,7 @@ def high_bits(bits, shift, plus):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def minus_ln(x):  # type: ignore[no-untyped-def]
+def minus_ln(x):
     """-ln x, for normal x above 0."""
     shifted = bits_of(x) + (_ONE - _SQRT_HALF)
     exponent = high_bits(shifted, 52, -1023.0)
@@ -65,7 +65,7 @@ def minus_ln(x):  # type: ignore[no-untyped-def]
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """exp x, for x up to 700; 0 below -700, where it would be 1e-304."""
     z = min(max(x, -700.0), 700.0)
     shifted = z * _1_LN2 + 1.5 * _2_52
