@@ -40,7 +40,7 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry server models routing --extend-exclude server/examples
-	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
+	.venv/bin/deptry loadtests tests server/examples --exclude tests/clients --ignore DEP002,DEP004
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.

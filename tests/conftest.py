@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, galton, running
+from loadtests.servers import galton
+from tests.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, running
 
 KEY_OF_TWO = "sk-of-two"
 MORE_PRESETS = f"""

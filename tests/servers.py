@@ -1,17 +1,12 @@
-"""Real servers for tests: `galton serve`, or stock vLLM, as a subprocess on a free port."""
+"""Real servers for tests: `galton serve`, or stock vLLM, and what tests ask of them."""
 
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +14,11 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtests import servers
+
 REPO = Path(__file__).parent.parent
 DEMO = REPO / "models" / "demo" / "checkpoint"
 MODEL = "galton-demo"
-START_SECONDS = 300
 # Tools for a model that was never taught any: the grammar is the arguments' schema, and leaves no
 # room for blanks, with which so small a model would fill its context.
 TOOL_FLAGS = (
@@ -33,13 +29,8 @@ TOOL_FLAGS = (
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
 
 
-@dataclass
-class Server:
+class Server(servers.Server):
     """A running server; the methods speak plain HTTP."""
-
-    url: str
-    log: Path
-    process: subprocess.Popen[bytes]
 
     def post(self, path: str, body: dict[str, Any], **kwargs: Any) -> httpx.Response:
         return httpx.post(self.url + path, json={"model": MODEL, **body}, timeout=300, **kwargs)
@@ -88,18 +79,6 @@ class Server:
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def galton(*args: str) -> list[str]:
-    """The command line of the installed `galton`."""
-    return [str(Path(sys.executable).with_name("galton")), *args]
-
-
 def stock(*args: str) -> list[str]:
     """The command line of vLLM's own server, serving the demo as `galton serve` does."""
     entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
@@ -113,44 +92,6 @@ def environment(**extra: str) -> dict[str, str]:
 
 @contextmanager
 def running(command: list[str], log: Path, **env: str) -> Iterator[Server]:
-    """Start a server, wait until it answers /health, stop it at the end."""
-    port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--host=127.0.0.1", f"--port={port}"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment(**env),
-            start_new_session=True,
-        )
-    server = Server(f"http://127.0.0.1:{port}", log, process)
-    try:
-        _wait_until_healthy(server)
-        yield server
-    finally:
-        stop(server)
-
-
-def stop(server: Server, sig: int = signal.SIGTERM, seconds: float = 30) -> int:
-    """Signal the server and wait; kill its session if it does not end. Exit status."""
-    if server.process.poll() is None:
-        server.process.send_signal(sig)
-    try:
-        return server.process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.process.pid, signal.SIGKILL)
-        raise
-
-
-def _wait_until_healthy(server: Server) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if server.process.poll() is not None:
-            break
-        try:
-            if httpx.get(server.url + "/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-60:])
-    raise AssertionError(f"the server did not start:\n{tail}")
+    """`loadtests.servers.running` in a clean environment and `env`."""
+    with servers.running(command, log, environment(**env)) as started:
+        yield Server(started.url, started.log, started.process)

@@ -60,7 +60,7 @@ def test_the_image_has_what_its_build_reads(services: dict[str, Any]) -> None:
         assert not line.startswith("!") or (context / line[1:]).exists(), line
     read = re.findall(r"requirements-cpu\.lock|pyproject\.toml", _setup())
     assert {f"!{name}" for name in read} <= set(kept)
-    assert {"!server", "!models", "!routing", "!README.md", "!LICENSE"} <= set(kept)
+    assert {"!loadtests", "!server", "!models", "!routing", "!README.md", "!LICENSE"} <= set(kept)
 
 
 def _setup() -> str:

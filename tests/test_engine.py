@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from loadtests.servers import galton
 from routing.trace import Trace
-from tests.servers import Server, galton, running, stock
+from tests.servers import Server, running, stock
 
 Requests = list[tuple[list[int], Any]]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import REPO, Server, free_port
+from loadtests.servers import free_port
+from tests.servers import REPO, Server
 
 EXAMPLES = REPO / "server" / "examples"
 SUBTITLES = """\ufeff1

@@ -15,8 +15,9 @@ import httpx
 import psutil
 import pytest
 
+from loadtests.servers import galton, stop
 from tests.families import build
-from tests.servers import DEMO, MODEL, Server, galton, running, stop
+from tests.servers import DEMO, MODEL, Server, running
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:

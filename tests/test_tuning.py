@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from loadtests.servers import galton
 from models.demo.data import examples as demo_examples
 from models.tuning.data import DataError, Example, read_examples, refuse_shared
 from models.tuning.interval import paired_gain
@@ -39,7 +40,7 @@ from routing.policy.keys import MAX_BIAS
 from routing.spec import RouterSpec
 from server.cli import main
 from server.presets import PresetError, Presets
-from tests.servers import environment, galton
+from tests.servers import environment
 
 SPEC = RouterSpec(layers=(0, 2, 3, 5), num_experts=8, top_k=2, max_top_k=4)
 EXACT = METRICS["exact_match"]
