@@ -1,29 +1,24 @@
-"""The names of models: vLLM's, and one for each preset of each. Answers use the name asked for.
-
-vLLM's handlers all ask one object, `OpenAIServingModels`, which names are served and which
-one to answer with. That object becomes an `AliasedModels`.
-"""
+"""Presets as models: MODEL-PRESET is a name that clients may give. Which such names will do."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from vllm.entrypoints.openai.models.serving import OpenAIServingModels
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
-from vllm.entrypoints.serve.engine.serving import BaseServing
+from routing.policy.presets import Presets
 
-from routing.engine import wrap
-from server.presets import Presets, near
+# Popular frontends take models with such names for others, and rewrite their requests.
+REWRITTEN_STARTS: Final = (
+    *("o1", "o3", "o4", "gpt-5", "codex", "computer-use"),
+    *("text-", "dall-", "tts-", "davinci"),
+)
+REWRITTEN_PART: Final = "-search-"
 
-# The name in the request that this task answers, once vLLM has accepted it.
-_asked_for: Final[ContextVar[str | None]] = ContextVar("galton_asked_for", default=None)
 
-
-def read_presets(args: Namespace) -> Presets:
+def presets_of(args: Namespace) -> Presets:
     """The presets that vLLM's arguments name, for the models that they name.
 
     Raises PresetError.
@@ -32,72 +27,36 @@ def read_presets(args: Namespace) -> Presets:
         return Presets()
     models = args.served_model_name or [args.model]
     adapters = [module.name for module in args.lora_modules or ()]
-    return Presets.read(Path(args.galton_presets), models, taken=adapters)
+    return read_presets(Path(args.galton_presets), models, taken=adapters)
 
 
-class AliasedModels(OpenAIServingModels):
-    """vLLM's served models, and the presets in force."""
+def read_presets(path: Path, models: Sequence[str], taken: Sequence[str] = ()) -> Presets:
+    """The presets of a file, each an alias of each model.
 
-    presets: Presets
-
-    @classmethod
-    def adopt(cls, models: OpenAIServingModels, presets: Presets) -> AliasedModels:
-        """Make `models`, which every handler holds already, one of these."""
-        models.__class__ = cls
-        models.presets = presets
-        wrap(BaseServing, "_check_model", _check_model)
-        return models
-
-    def is_base_model(self, model_name: str) -> bool:
-        """True for aliases too, and for the name that this request was accepted by.
-
-        vLLM asks again later in a request, when a reload may have removed the alias.
-        """
-        served = super().is_base_model(model_name) or model_name in self.presets.aliases
-        return served or model_name == _asked_for.get()
-
-    def model_name(self, lora_request: Any = None) -> str:
-        """The name to answer with."""
-        asked_for = None if lora_request is not None else _asked_for.get()
-        return asked_for or super().model_name(lora_request)
-
-    def names(self) -> list[str]:
-        """Every name that a request may give."""
-        bases = [model.name for model in self.base_model_paths]
-        return [*bases, *self.lora_requests, *self.presets.aliases]
-
-    async def show_available_models(self) -> ModelList:
-        """vLLM's list, and a model for each alias."""
-        models = await super().show_available_models()
-        cards = {card.id: card for card in models.data}
-        for base in self.base_model_paths:
-            card = cards[base.name]
-            for preset in self.presets.named.values():
-                models.data.append(
-                    ModelCard(
-                        id=f"{base.name}-{preset.name}",
-                        owned_by=card.owned_by,
-                        root=card.root,
-                        parent=card.id,
-                        max_model_len=card.max_model_len,
-                        permission=card.permission,
-                        routing={
-                            "preset": preset.name,
-                            "policy": preset.policy,
-                            "description": preset.description,
-                        },
-                    )
-                )
-        return models
+    models: the names under which the model is served. taken: other names that an alias must
+    not have. Raises PresetError.
+    """
+    presets = Presets.read(path)
+    aliases = {f"{model}-{name}": name for model in models for name in presets.named}
+    for alias, name in aliases.items():
+        if reason := _unusable(alias, {*models, *taken}):
+            assert presets.source is not None
+            raise presets.source.error(("presets", name), reason)
+    return replace(presets, aliases=aliases)
 
 
-async def _check_model(
-    original: Callable[..., Any], self: BaseServing, request: Any
-) -> ErrorResponse | None:
-    """Remember the name that is accepted; to one that is not, name near ones."""
-    error: ErrorResponse | None = await original(self, request)
-    _asked_for.set(request.model if error is None else None)
-    if error is not None and error.error.code == 404 and isinstance(self.models, AliasedModels):
-        guess = near(request.model, self.models.names())
-        error.error.message = f"The model `{request.model[:80]}` does not exist.{guess}"
-    return error
+def _unusable(alias: str, taken: set[str]) -> str | None:
+    """Why a model must not have that name; None if it may."""
+    lower = alias.lower()
+    if alias in taken:
+        return f"its alias '{alias}' is the name of a model: choose another name"
+    parts = [start for start in REWRITTEN_STARTS if lower.startswith(start)]
+    if REWRITTEN_PART in f"{lower}-":
+        parts.append(REWRITTEN_PART)
+    if parts:
+        return (
+            f"its alias '{alias}' has '{parts[0]}', from which popular frontends conclude that "
+            "it is another model, and rewrite requests: choose another name, or another "
+            "--served-model-name"
+        )
+    return None

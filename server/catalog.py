@@ -14,9 +14,10 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.logger import init_logger
 
 from routing.policy.modes import MODES
+from routing.policy.presets import PresetError
 from routing.policy.schema import mode_schema
-from server.aliases import AliasedModels, read_presets
-from server.presets import PresetError
+from server.aliases import presets_of
+from server.vllm_handlers import AliasedModels
 
 logger = init_logger("vllm.galton")
 
@@ -109,7 +110,7 @@ def reload_presets(state: State) -> None:
     Raises PresetError, logged, with the old presets still in force.
     """
     try:
-        presets = read_presets(state.args).resolved(state.galton_router_spec)
+        presets = presets_of(state.args).resolved(state.galton_router_spec)
     except PresetError as error:
         logger.error("presets not reloaded, the old ones stay in force: %s", error)
         raise

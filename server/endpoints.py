@@ -41,8 +41,9 @@ from vllm.logger import init_logger
 
 from models.fingerprint import fingerprint
 from routing.engine.startup import attach
+from routing.policy.presets import PresetError
 from server import catalog, reasoning
-from server.aliases import AliasedModels, read_presets
+from server.aliases import presets_of
 from server.edge import attach_edge
 from server.metrics import (
     CountedStream,
@@ -51,8 +52,7 @@ from server.metrics import (
     RequestCounter,
     outcome_of,
 )
-from server.precedence import Asked
-from server.presets import PresetError, UnknownPresetError
+from server.precedence import Asked, UnknownPresetError
 from server.protocol import (
     RoutedBatchRequest,
     RoutedChatCompletionRequest,
@@ -63,6 +63,7 @@ from server.protocol import (
     route,
 )
 from server.strict_json import StrictRoute
+from server.vllm_handlers import AliasedModels
 
 logger = init_logger("vllm.galton")
 
@@ -96,7 +97,7 @@ class GaltonEndpoints:
         """Self-test the routers, start counting. Raises SelfTestError, PresetError."""
         assert engine_client is not None, "Galton needs an engine"
         spec = state.galton_router_spec = await attach(engine_client, fingerprint(args.model))
-        AliasedModels.adopt(state.openai_serving_models, read_presets(args).resolved(spec))
+        AliasedModels.adopt(state.openai_serving_models, presets_of(args).resolved(spec))
         for handler in (state.anthropic_serving_messages, state.openai_serving_responses):
             route(handler)
         _heed_hangup(state)

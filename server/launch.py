@@ -15,9 +15,9 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
 from routing.engine.startup import SelfTestError
-from server.aliases import read_presets
+from routing.policy.presets import PresetError
+from server.aliases import presets_of
 from server.preflight import CannotStartError
-from server.presets import PresetError
 from server.settings import Settings
 
 # Before the user's own flags, which win. Eager: a model this small gains little from
@@ -81,7 +81,7 @@ def _refuse_unsupported(args: Namespace) -> None:
 def _check_presets(args: Namespace) -> None:
     """Refuse a presets file as far as it can be judged before the engine starts."""
     try:
-        read_presets(args)
+        presets_of(args)
     except PresetError as error:
         raise CannotStartError(str(error)) from None
 

@@ -15,11 +15,15 @@ from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
 from routing.policy.keys import INCLUDE
+from routing.policy.presets import Preset, Presets, near
 from routing.spec import RouterSpec
-from server.presets import Presets
 
 HEADER: Final = "x-routing-policy"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+class UnknownPresetError(ValueError):
+    """A request names a preset that is not declared; the message names near ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def settle(asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: 
         if source is None:
             continue
         if isinstance(source, str):
-            preset = presets.get(source)
+            preset = _preset(presets, source)
             policy = preset.routing
             break
         own = _object(source)
@@ -100,6 +104,15 @@ def _sources(asked: Asked, presets: Presets) -> Iterator[object]:
     yield asked.alias
     yield asked.key
     yield presets.default
+
+
+def _preset(presets: Presets, name: str) -> Preset:
+    if name not in presets.named:
+        raise UnknownPresetError(
+            f"The preset `{name[:80]}` does not exist.{near(name, presets.named)} "
+            "GET /v1/routing/presets lists all."
+        )
+    return presets.named[name]
 
 
 def _object(source: object) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from vllm.sampling_params import BeamSearchParams, SamplingParams
 from routing.engine import REQUEST_KEY
 from routing.engine.frontend import invalid, travelling
 from routing.policy import Policy, PolicyError
+from routing.policy.presets import Presets
 from routing.policy.schema import ROUTING
 from routing.policy.seed import derive_seed
 from routing.record import Report
 from routing.spec import RouterSpec
 from server.precedence import HEADER, Asked, settle
-from server.presets import Presets
 
 
 class RoutedRequest(BaseModel):

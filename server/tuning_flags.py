@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from routing.policy.presets import NAME
+
 SEARCHES = ("temperature", "top_k", "bias")
 EPILOG = """\
 Every other flag is vLLM's and goes to its engine unchanged: --dtype, --max-model-len, ...
@@ -184,8 +186,6 @@ def _pairs(text: str) -> int:
 
 
 def _preset_name(text: str) -> str:
-    from server.presets import NAME  # brings numba, which `galton serve` must load after vLLM
-
     if not NAME.fullmatch(text):
         raise argparse.ArgumentTypeError(f"must match {NAME.pattern}, got {text!r}")
     return text

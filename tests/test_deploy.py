@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from server.presets import Presets
+from server.aliases import read_presets
 from server.settings import Settings, variable
 from tests.servers import DEMO, MODEL, REPO
 from tests.test_frontends import PROFILES
@@ -38,7 +38,7 @@ def test_open_webui_is_pointed_at_galton(services: dict[str, Any]) -> None:
 
 
 def test_its_model_is_an_alias_of_the_demo(services: dict[str, Any]) -> None:
-    presets = Presets.read(DEMO.parent / "presets.toml", [MODEL])
+    presets = read_presets(DEMO.parent / "presets.toml", [MODEL])
     assert services["open-webui"]["environment"]["DEFAULT_MODELS"] in presets.aliases
 
 

@@ -13,10 +13,11 @@ import pytest
 from models.demo import PRESETS
 from routing.policy import PolicyError, parse_policy
 from routing.policy.modes import MODES
+from routing.policy.presets import PresetError, Presets, write_presets
 from routing.policy.schema import mode_schema
 from routing.spec import RouterSpec
-from server.precedence import Asked, Settled, settle
-from server.presets import PresetError, Presets, UnknownPresetError
+from server.aliases import read_presets
+from server.precedence import Asked, Settled, UnknownPresetError, settle
 
 SPEC = RouterSpec(layers=(0, 1, 2), num_experts=8, top_k=2, max_top_k=4)
 FILE = """\
@@ -48,7 +49,7 @@ routing = { mode = "sample", seed = 9 }
 def read(text: str, tmp_path: Path, models: tuple[str, ...] = ("m", "big/m")) -> Presets:
     path = tmp_path / "presets.toml"
     path.write_text(text)
-    return Presets.read(path, models).resolved(SPEC)
+    return read_presets(path, models).resolved(SPEC)
 
 
 @pytest.fixture
@@ -180,16 +181,16 @@ def test_every_model_has_every_alias(presets: Presets) -> None:
 
 
 def test_resolved_policy_has_a_seed_only_where_one_is_declared(presets: Presets) -> None:
-    assert presets.get("seeded").policy == {
+    assert presets.named["seeded"].policy == {
         **{"mode": "sample", "top_k": 2, "temperature": 1.0, "seed": 9},
         "scope": "decode",
     }
-    assert "seed" not in (presets.get("of-key").policy or {})
+    assert "seed" not in (presets.named["of-key"].policy or {})
 
 
 def test_the_demos_file_suits_the_demo() -> None:
     spec = RouterSpec(tuple(range(8)), 16, 4, 4)
-    presets = Presets.read(PRESETS, ["galton-demo"]).resolved(spec)
+    presets = read_presets(PRESETS, ["galton-demo"]).resolved(spec)
     assert set(presets.named) == {
         *("precise", "balanced", "diverse", "fast", "translate", "qa", "write")
     }
@@ -255,12 +256,32 @@ def test_bad_file_names_file_line_and_key(text: str, message: str, tmp_path: Pat
     assert "secret-key" not in str(raised.value)
 
 
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    tables = {
+        "0.5-a": {
+            "description": 'says "so"\n# and = more \\ \N{SNOWMAN}',
+            "routing": {"mode": "sample", "temperature": [0, 0.5, 1], "bias": {"*": {"7": -1.5}}},
+            "results": {"verdict": "gain", "test": {"interval": [-1.0, 0.5], "examples": 3}},
+        },
+        "b": {"description": "", "routing": {}},
+    }
+    path = tmp_path / "presets.toml"
+    write_presets(path, "# Head", tables)
+    assert path.read_text().startswith("# Head\n")
+    assert [file.name for file in tmp_path.iterdir()] == ["presets.toml"]
+    presets = Presets.read(path).resolved(SPEC)
+    for name, table in tables.items():
+        preset = presets.named[name]
+        assert (preset.description, preset.routing) == (table["description"], table["routing"])
+        assert preset.results == table.get("results", {})
+
+
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(PresetError, match=r"none.toml: cannot be read \(No such file"):
-        Presets.read(tmp_path / "none.toml", ["m"])
+        Presets.read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"# \xe9")
     with pytest.raises(PresetError, match=r"latin.toml: not UTF-8 \(byte 2\)"):
-        Presets.read(tmp_path / "latin.toml", ["m"])
+        Presets.read(tmp_path / "latin.toml")
 
 
 @pytest.mark.parametrize(

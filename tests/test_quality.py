@@ -31,8 +31,8 @@ from models.quality.measure import (
 )
 from models.quality.rows import DEMO, OWN, Row, all_rows
 from models.quality.usage import Usage, information, kind_of, usage
+from routing.policy.presets import Presets
 from server import tuning_flags
-from server.presets import Presets
 from tests.servers import Server
 
 RNG = np.random.default_rng(0)
@@ -219,7 +219,7 @@ def test_a_preset_that_is_not_worth_it_is_the_models_own_routing(
     }
     shipped = tune_presets.shipped(recipe, found)
     tune_presets.write_tables(tmp_path / "presets.toml", "# Head", {name: shipped})
-    preset = Presets.read(tmp_path / "presets.toml", ["m"]).get(name)
+    preset = Presets.read(tmp_path / "presets.toml").named[name]
     assert preset.routing == ({"mode": "top_k", "top_k": 3} if ships else {"mode": "top_k"})
     assert preset.description.startswith(recipe.meaning)
     assert bool(preset.results) == ships

@@ -37,9 +37,9 @@ from models.tuning.tune import Run, Searches
 from routing.engine.request import Request
 from routing.policy import parse_policy
 from routing.policy.keys import MAX_BIAS
+from routing.policy.presets import PresetError, Presets
 from routing.spec import RouterSpec
 from server.cli import main
-from server.presets import PresetError, Presets
 from tests.servers import environment
 
 SPEC = RouterSpec(layers=(0, 2, 3, 5), num_experts=8, top_k=2, max_top_k=4)
@@ -496,14 +496,14 @@ def test_presets_are_read_back_with_their_results(
 ) -> None:
     path = tmp_path / "tuned.toml"
     write_presets(path, {f"tuned-{f.search}": f for f in undisturbed[1]})
-    presets = Presets.read(path, ["m"]).resolved(SPEC)
+    presets = Presets.read(path).resolved(SPEC)
     assert list(presets.named) == ["tuned-temperature", "tuned-top_k", "tuned-bias"]
     for found in undisturbed[1]:
-        preset = presets.get(f"tuned-{found.search}")
+        preset = presets.named[f"tuned-{found.search}"]
         assert preset.routing == found.routing
         assert preset.results == found.results()
         assert preset.description == found.description()
-    low, high = presets.get("tuned-temperature").results["test"]["interval"]
+    low, high = presets.named["tuned-temperature"].results["test"]["interval"]
     assert 0 < low < high
 
 
@@ -516,7 +516,7 @@ def test_without_a_test_split_no_gain_is_claimed(
     )
     path = tmp_path / "tuned.toml"
     write_presets(path, {"tuned": found})
-    preset = Presets.read(path, ["m"]).get("tuned")
+    preset = Presets.read(path).named["tuned"]
     assert preset.description.endswith("not tested, so no gain is claimed")
     assert preset.results["verdict"] == "not tested"
     assert "test" not in preset.results
@@ -536,7 +536,7 @@ def test_results_that_are_none_are_refused(tmp_path: Path, line: str, message: s
     path = tmp_path / "presets.toml"
     path.write_text(f"[presets.p]\nrouting = {{}}\n\n[presets.p.results]\n{line}\n")
     with pytest.raises(PresetError, match=f"presets.toml{message}"):
-        Presets.read(path, ["m"])
+        Presets.read(path)
 
 
 def test_only_its_own_files_are_overwritten(tmp_path: Path) -> None:
@@ -633,8 +633,8 @@ def test_real_run_goes_on_after_kill_and_ctrl_c_writes_the_best(tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         rest = list(lines)
         assert process.wait(60) == 0
-    presets = Presets.read(out, ["galton-demo"])
+    presets = Presets.read(out)
     assert list(presets.named) == ["tuned-temperature", "tuned-top_k", "tuned-bias"]
-    assert 3 <= presets.get("tuned-temperature").results["trials"] < 1000
+    assert 3 <= presets.named["tuned-temperature"].results["trials"] < 1000
     assert all(preset.results["test"]["examples"] == 8 for preset in presets.named.values())
     assert any(line.startswith("tuned-bias: Tuned for exact_match (bias): ") for line in rest)
