@@ -39,8 +39,8 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/deptry server models routing --extend-exclude server/examples
-	.venv/bin/deptry loadtests tests server/examples --exclude tests/clients --ignore DEP002,DEP004
+	.venv/bin/deptry server models routing loadtests --extend-exclude server/examples
+	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.
@@ -77,12 +77,12 @@ battery: setup
 
 # About an hour. Trials are kept in build/presets: the same command goes on from them.
 presets: setup
-	.venv/bin/python -m models.demo.tune_presets $(ARGS)
+	.venv/bin/python -m loadtests.presets $(ARGS)
 
 # About an hour; ARGS="--control CONTROL/checkpoint" measures the control beside the demo. Goes on
 # from where it was killed.
 quality: setup
-	.venv/bin/python -m models.quality $(ARGS)
+	.venv/bin/python -m loadtests.quality $(ARGS)
 
 clean:
 	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -127,13 +127,14 @@ def inspect(args: argparse.Namespace) -> int:
 
     from models.checkpoint import CheckpointError, read_checkpoint
     from models.demo import CHECKPOINT
-    from server.inspection import facts_of, print_table
+    from models.inspect import LimitError, facts_of, print_table
+    from server.settings import automatic_level
 
     logging.set_verbosity_error()
     try:
         checkpoint = read_checkpoint(args.model or str(CHECKPOINT))
-        facts = facts_of(checkpoint, args.max_experts_per_token)
-    except (CheckpointError, SettingError) as error:
+        facts = facts_of(checkpoint, args.max_experts_per_token, automatic_level)
+    except (CheckpointError, LimitError) as error:
         print(f"galton: {error}", file=sys.stderr)
         return 1
     if args.json:
@@ -144,9 +145,9 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def train(argv: Sequence[str]) -> int:
-    """Train the demo model; returns the exit status. Its flags are `models.demo.train`'s."""
+    """Train the demo model; returns the exit status. Its flags are its own module's."""
     try:
-        from models.demo.train import main as train_main
+        from models.demo.training.train import main as train_main
 
         return train_main(argv)
     except KeyboardInterrupt:

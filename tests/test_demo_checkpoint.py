@@ -12,9 +12,9 @@ import pytest
 import torch
 import transformers
 
-from models.demo.data import Example, examples
-from models.demo.evaluate import answers
-from models.demo.tokenizer import ASSISTANT, END, SYSTEM, USER
+from models.demo.language.data import Example, examples
+from models.demo.training.evaluate import answers
+from models.demo.training.tokenizer import ASSISTANT, END, SYSTEM, USER
 
 CHECKPOINT = Path(__file__).parents[1] / "models" / "demo" / "checkpoint"
 
@@ -91,7 +91,7 @@ def test_numbers_are_split_into_digits(tokenizer: Any) -> None:
 
 
 def test_chat_template_is_what_training_rendered(tokenizer: Any) -> None:
-    from models.demo.batches import render
+    from models.demo.training.batches import render
 
     rng = random.Random(0)
     for example in islice(examples("train", 0), 200):

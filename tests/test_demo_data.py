@@ -8,10 +8,10 @@ import re
 
 import pytest
 
-from models.demo import grammar, lexicon, phrases, questions, styles
-from models.demo.batches import render
-from models.demo.data import TASKS, TRANSLATIONS, Split, examples, split_of
-from models.demo.tokenizer import train_tokenizer
+from models.demo.language import grammar, lexicon, phrases, questions, styles
+from models.demo.language.data import TASKS, TRANSLATIONS, Split, examples, split_of
+from models.demo.training.batches import render
+from models.demo.training.tokenizer import train_tokenizer
 
 HELD_OUT: tuple[Split, ...] = ("valid", "test")
 

@@ -14,18 +14,22 @@ import pytest
 import torch
 from transformers import Qwen3MoeForCausalLM
 
-from models.demo import batches, train
-from models.demo.data import Example
-from models.demo.evaluate import tally, wilson
-from models.demo.moe import StochasticRouter, build_config, build_model
+from models.demo.language.data import Example
+from models.demo.language.scores import tally, wilson
+from models.demo.training import batches, train
+from models.demo.training.log import CURVES
+from models.demo.training.moe import build_config, build_model
+from models.demo.training.recipe import Recipe
+from models.demo.training.router import StochasticRouter
+from models.demo.training.run import Run
 from server.cli import main
 
 STEPS = 20
-RECIPE = train.Recipe(0, "sample", 1, 4e-3, 0.01, 1.0, 0.3, layers=1)
+RECIPE = Recipe(0, "sample", 1, 4e-3, 0.01, 1.0, 0.3, layers=1)
 # One layer, small batches, a small tokenizer: the loop under test is the same.
 SMALL = """
 import functools, sys
-from models.demo import batches, train
+from models.demo.training import batches, train
 batches.BATCH_TOKENS, batches.BLOCK_EXAMPLES, train.TOKENIZER_EXAMPLES = 384, 96, 500
 train.Recipe = functools.partial(train.Recipe, layers=1)
 sys.exit(train.main(sys.argv[1:]))
@@ -39,73 +43,71 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "TOKENIZER_EXAMPLES", 500)
 
 
-def weights_of(run: train.Run) -> dict[str, torch.Tensor]:
+def weights_of(run: Run) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
 
 
-def trained(run: train.Run, until: int) -> train.Run:
+def trained(run: Run, until: int) -> Run:
     stream = batches.batches(run.tokenizer, run.recipe.seed, run.place)
     while run.step < until:
         run.train_step(next(stream))
     return run
 
 
-def same(first: train.Run, second: train.Run) -> bool:
+def same(first: Run, second: Run) -> bool:
     pairs = zip(weights_of(first).values(), weights_of(second).values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.fixture(scope="module")
-def unbroken() -> train.Run:
+def unbroken() -> Run:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batches, "BATCH_TOKENS", 384)
         patch.setattr(batches, "BLOCK_EXAMPLES", 96)
         patch.setattr(train, "TOKENIZER_EXAMPLES", 500)
-        return trained(train.Run(RECIPE, STEPS, train.make_tokenizer(0)), STEPS)
+        return trained(Run(RECIPE, STEPS, train.make_tokenizer(0)), STEPS)
 
 
-def test_same_seed_same_weights_and_another_seed_others(unbroken: train.Run) -> None:
-    again = trained(train.Run(RECIPE, STEPS, unbroken.tokenizer), STEPS)
+def test_same_seed_same_weights_and_another_seed_others(unbroken: Run) -> None:
+    again = trained(Run(RECIPE, STEPS, unbroken.tokenizer), STEPS)
     assert same(unbroken, again)
-    other = train.Run(replace(RECIPE, seed=1), STEPS, unbroken.tokenizer)
+    other = Run(replace(RECIPE, seed=1), STEPS, unbroken.tokenizer)
     assert not same(unbroken, trained(other, STEPS))
 
 
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
-    unbroken: train.Run, tmp_path: Path
+    unbroken: Run, tmp_path: Path
 ) -> None:
-    run = trained(train.Run(RECIPE, STEPS, unbroken.tokenizer), 7)
+    run = trained(Run(RECIPE, STEPS, unbroken.tokenizer), 7)
     run.save(tmp_path)
     trained(run, 9)  # what a kill would lose
-    resumed = train.Run.load(tmp_path)
+    resumed = Run.load(tmp_path)
     assert (resumed.step, resumed.steps) == (7, STEPS)
     assert same(trained(resumed, STEPS), unbroken)
 
 
-def test_killed_and_started_again_it_finishes_as_if_unbroken(
-    unbroken: train.Run, tmp_path: Path
-) -> None:
+def test_killed_and_started_again_it_finishes_as_if_unbroken(unbroken: Run, tmp_path: Path) -> None:
     """The command itself, killed with SIGKILL in the middle; its curves have every row once."""
     flags = "--steps 20 --threads 1 --looks 0 --save-minutes 0 --log-every 5"
     command = [sys.executable, "-c", SMALL, "--out", str(tmp_path), *flags.split()]
-    curves = tmp_path / train.CURVES
+    curves = tmp_path / CURVES
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (curves.exists() and "\n10," in curves.read_text()):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    step = train.Run.load(tmp_path).step
+    step = Run.load(tmp_path).step
     assert 9 <= step < STEPS, "killed too early or too late to tell"
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    assert same(train.Run.load(tmp_path), unbroken)
+    assert same(Run.load(tmp_path), unbroken)
     with curves.open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["5", "10", "15", "20"]
     assert (tmp_path / "checkpoint" / "model.safetensors").exists()
 
 
 def test_another_recipe_is_refused_in_the_same_directory(
-    tmp_path: Path, unbroken: train.Run, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, unbroken: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unbroken.save(tmp_path)
     argv = [
@@ -129,7 +131,7 @@ def test_the_temperature_is_annealed_and_the_control_has_none() -> None:
 
 
 def test_gradients_reach_chosen_experts_and_the_router_only_through_weights(
-    unbroken: train.Run,
+    unbroken: Run,
 ) -> None:
     model = build_model(build_config(unbroken.tokenizer, 1))
     router = StochasticRouter(model.model.layers[0].mlp.gate)
@@ -159,7 +161,7 @@ def test_noise_follows_the_gumbel_distribution_of_serving() -> None:
     assert ((share - expected).abs() < 4 * (expected * (1 - expected) / 20_000).sqrt()).all()
 
 
-def test_fast_experts_and_attention_equal_transformers_own(unbroken: train.Run) -> None:
+def test_fast_experts_and_attention_equal_transformers_own(unbroken: Run) -> None:
     torch.manual_seed(5)
     fast = build_model(build_config(unbroken.tokenizer, 2)).eval()
     plain = Qwen3MoeForCausalLM(fast.config).eval()

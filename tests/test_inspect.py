@@ -12,11 +12,11 @@ import transformers
 from safetensors.torch import save_file
 
 from models.checkpoint import read_checkpoint
+from models.inspect import rows_of, span
 from models.spec import FAMILIES, moe_spec
 from routing.policy.modes import MODES
 from routing.reference.rule import RouterRule
 from server.cli import main
-from server.inspection import rows_of, span
 from tests.servers import DEMO
 
 SIZES = {

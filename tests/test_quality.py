@@ -12,14 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.demo import PRESETS, tune_presets
-from models.demo.data import Example, examples
-from models.demo.evaluate import Score
-from models.demo.judge import any_right, right_and_new
-from models.demo.moe import EXPERTS, LAYERS
-from models.quality import __main__ as quality
-from models.quality import plots, report
-from models.quality.measure import (
+from loadtests import presets as tune_presets
+from loadtests.quality import __main__ as quality
+from loadtests.quality import plots, report
+from loadtests.quality.measure import (
     Measured,
     Passes,
     as_json,
@@ -29,8 +25,12 @@ from models.quality.measure import (
     pass_at,
     score,
 )
-from models.quality.rows import DEMO, OWN, Row, all_rows
-from models.quality.usage import Usage, information, kind_of, usage
+from loadtests.quality.rows import DEMO, OWN, Row, all_rows
+from loadtests.quality.usage import Usage, information, kind_of, usage
+from models.demo import EXPERTS, LAYERS, PRESETS
+from models.demo.language.data import Example, examples
+from models.demo.language.judge import any_right, right_and_new
+from models.demo.language.scores import Score
 from routing.policy.presets import Presets
 from server import tuning_flags
 from tests.servers import Server

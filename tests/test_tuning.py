@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from loadtests.servers import galton
-from models.demo.data import examples as demo_examples
+from models.demo.language.data import examples as demo_examples
 from models.tuning.data import DataError, Example, read_examples, refuse_shared
 from models.tuning.interval import paired_gain
 from models.tuning.metrics import METRICS, Metric, MetricError, Scores, find_metric

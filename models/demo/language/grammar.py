@@ -12,8 +12,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from models.demo import lexicon as lex
-from models.demo.phrases import (
+from models.demo.language import lexicon as lex
+from models.demo.language.phrases import (
     WHO,
     Phrase,
     adjectives,

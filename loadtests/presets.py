@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.demo import CHECKPOINT, PRESETS
-from models.demo.data import TASKS, TRANSLATIONS, Split, as_row, different, examples
-from models.demo.evaluate import QUESTIONS
+from models.demo.language.data import TASKS, TRANSLATIONS, Split, as_row, different, examples
+from models.demo.language.scores import QUESTIONS
 from models.tuning.interval import GAIN, LOSS, NO_GAIN
 from models.tuning.report import write_tables
 
@@ -30,8 +30,8 @@ _BIAS: Final = ("--search=bias", "--metric=perplexity", "--sigma=0.4", "--miniba
 _FEWER: Final = ("--search=top_k", "--metric=exact_match", "--scope=all")
 # Answers are short: the prompt's routing decides much of them.
 _TEMPERATURE: Final = ("--search=temperature", "--scope=all")
-_RIGHT: Final = ("--metric=models.demo.judge:any_right", "--samples=4")
-_RIGHT_AND_NEW: Final = ("--metric=models.demo.judge:right_and_new", "--samples=8")
+_RIGHT: Final = ("--metric=models.demo.language.judge:any_right", "--samples=4")
+_RIGHT_AND_NEW: Final = ("--metric=models.demo.language.judge:right_and_new", "--samples=8")
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def shipped(recipe: Recipe, found: Mapping[str, Any]) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Tune as the command line says; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m models.demo.tune_presets", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests.presets", description=__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, default=CHECKPOINT, help="default: the demo")
     add("--work", type=Path, default=Path("build/presets"), help="data and trials (build/presets)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -12,27 +13,33 @@ from models.checkpoint import Checkpoint
 from routing.policy.keys import Key
 from routing.policy.modes import MODES
 from routing.spec import RouterSpec
-from server.settings import SettingError, automatic_level
 
 Facts = dict[str, Any]
 
 
-def facts_of(checkpoint: Checkpoint, max_experts_per_token: int | None = None) -> Facts:
+class LimitError(ValueError):
+    """A limit of experts per token that the model cannot have."""
+
+
+def facts_of(
+    checkpoint: Checkpoint, max_experts_per_token: int | None, metrics_level: Callable[[int], str]
+) -> Facts:
     """Everything known, with JSON's types; what is unknown is None.
 
-    max_experts_per_token: as for `galton serve`. Raises SettingError if the model has not
-    that many experts or its own top-k is above it.
+    max_experts_per_token: as for `galton serve`; None: native top-k. metrics_level: number of
+    (layer, expert) pairs -> "full" or "layer", what is exported of them unless asked otherwise.
+    Raises LimitError if the model has not that many experts or its native top-k is above it.
     """
     spec = checkpoint.spec
     most = spec.top_k if max_experts_per_token is None else max_experts_per_token
     if not spec.top_k <= most <= spec.num_experts:
-        raise SettingError(
+        raise LimitError(
             f"--max-experts-per-token must be from {spec.top_k} (the model's own top-k) to "
             f"{spec.num_experts} (its experts), got {most}"
         )
     free = tuple(layer for layer in spec.layers if layer not in spec.uncontrolled)
     num_series = len(spec.layers) * spec.num_experts
-    level = automatic_level(num_series)
+    level = metrics_level(num_series)
     router = RouterSpec(spec.layers, spec.num_experts, spec.top_k, most)
     notes = [*spec.notes, *checkpoint.notes]
     if spec.uncontrolled:

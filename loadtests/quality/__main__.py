@@ -15,17 +15,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from models.demo.evaluate import held_out
-from models.demo.train import at_least_one
-from models.quality import plots, report
-from models.quality.client import QualityError, serving
-from models.quality.measure import Measured, as_json, from_json, measure, rate
-from models.quality.rows import CONTROL, DEMO, OWN, Row, all_rows
-from models.quality.usage import Usage, usage
+from loadtests.client import RequestError
+from loadtests.quality import plots, report
+from loadtests.quality.measure import Measured, as_json, from_json, measure, rate
+from loadtests.quality.questions import serving
+from loadtests.quality.rows import CONTROL, DEMO, OWN, Row, all_rows
+from loadtests.quality.usage import Usage, usage
+from loadtests.servers import ServerError
+from models.arguments import at_least_one
+from models.demo import CHECKPOINT, PRESETS
+from models.demo.language.scores import held_out
 
 HERE = Path(__file__).parent
-DEMO_FOLDER = HERE.parent / "demo"
 RESULTS = "results.json"
+
+
+class QualityError(Exception):
+    """A checkpoint that cannot be read."""
 
 
 class Results:
@@ -136,10 +142,10 @@ def _machine() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure as the command line says; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m models.quality", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests.quality", description=__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, default=DEMO_FOLDER / "checkpoint", help="default: the demo")
-    add("--presets", type=Path, default=DEMO_FOLDER / "presets.toml", help="default: the demo's")
+    add("--checkpoint", type=Path, default=CHECKPOINT, help="default: the demo")
+    add("--presets", type=Path, default=PRESETS, help="default: the demo's")
     add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
     add("--out", type=Path, default=HERE, help="README.md, pictures and results.json")
     add("--per-task", type=at_least_one, default=100, help="questions of each task (100)")
@@ -152,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, help="of timing (5)")
     try:
         run(parser.parse_args(argv))
-    except QualityError as error:
+    except (QualityError, RequestError, ServerError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

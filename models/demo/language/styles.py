@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from models.demo.grammar import sentence_case
+from models.demo.language.grammar import sentence_case
 
 STYLES = ("plain", "formal", "poetic", "telegraphic")
 

@@ -1,11 +1,11 @@
-"""Metrics for `galton tune`: `--metric models.demo.judge:any_right` and `:right_and_new`."""
+"""Metrics for `galton tune`: `--metric models.demo.language.judge:any_right`, `:right_and_new`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
 
-from models.demo import styles
+from models.demo.language import styles
 
 
 def any_right(answers: Sequence[str], references: Sequence[str]) -> float:

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from functools import cache
 
-from models.demo import lexicon as lex
+from models.demo.language import lexicon as lex
 
 VOWELS = "aeiouhéèêâîôœà"
 DE_ARTICLES = {  # kind -> gender, or p for plural -> nominative, accusative (ein: the endings)

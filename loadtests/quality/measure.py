@@ -11,11 +11,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.demo.data import Example
-from models.demo.evaluate import Score, held_out, tally
-from models.demo.moe import EXPERTS, LAYERS
-from models.quality.client import IN_FLIGHT, Answer, Question, ask
-from models.quality.rows import Row
+from loadtests.client import IN_FLIGHT, Answer
+from loadtests.quality.questions import Question, ask, stats_of
+from loadtests.quality.rows import Row
+from models.demo import EXPERTS, LAYERS
+from models.demo.language.data import Example
+from models.demo.language.scores import Score, held_out, tally
 
 PASSES: Final = (1, 4, 8, 16)
 SAMPLES: Final = max(PASSES)
@@ -56,10 +57,10 @@ class Measured:
 
 def load_of(answer: Answer, phases: Sequence[str] = ("prompt", "generated")) -> Load:
     """[LAYERS, EXPERTS] the tokens that each expert computed for an answer."""
-    assert answer.stats is not None
+    stats = stats_of(answer)
     load = np.zeros((LAYERS, EXPERTS), np.int64)
     for phase in phases:
-        for row, layer in enumerate(answer.stats[phase]["layers"]):
+        for row, layer in enumerate(stats[phase]["layers"]):
             for expert, tokens in layer["assignments"].items():
                 load[row, int(expert)] += tokens
     return load
@@ -70,16 +71,12 @@ def measure(url: str, row: Row, per_task: int, sampled_per_task: int) -> tuple[M
     todo = held_out("test", per_task)
     answers = ask(url, row, [Question(e.messages(), i) for i, e in enumerate(todo)], stats=True)
     loads = np.stack([load_of(answer) for answer in answers])
-    layers = [
-        (answer.stats["generated"]["tokens"], layer)
-        for answer in answers
-        if answer.stats
-        for layer in answer.stats["generated"]["layers"]
-    ]
+    generated = [stats_of(answer)["generated"] for answer in answers]
+    layers = [(part["tokens"], layer) for part in generated for layer in part["layers"]]
     tokens = sum(count for count, _ in layers)
     measured = Measured(
         row,
-        tally((e, answer.texts[0]) for e, answer in zip(todo, answers, strict=True)),
+        tally((e, answer.texts[0].strip()) for e, answer in zip(todo, answers, strict=True)),
         experts=sum(sum(layer["assignments"].values()) for _, layer in layers) / tokens,
         overlap=sum(count * layer["own_overlap_ratio"] for count, layer in layers) / tokens,
         busiest=busiest(loads.sum(axis=0)),
@@ -95,8 +92,9 @@ def busiest(load: Load) -> float:
 
 def _passes(url: str, row: Row, todo: Sequence[Example]) -> Passes:
     answers = ask(url, row, [Question(e.messages(), i, SAMPLES) for i, e in enumerate(todo)])
-    right = [sum(map(e.accepts, a.texts)) for e, a in zip(todo, answers, strict=True)]
-    distinct = sum(len(set(answer.texts)) for answer in answers) / len(answers)
+    texts = [[text.strip() for text in answer.texts] for answer in answers]
+    right = [sum(map(e.accepts, each)) for e, each in zip(todo, texts, strict=True)]
+    distinct = sum(len(set(each)) for each in texts) / len(texts)
     shares = np.array([[pass_at(n, SAMPLES, c) for c in right] for n in PASSES])
     halves = 1.96 * shares.std(axis=1, ddof=1) / math.sqrt(len(todo))
     return Passes(shares.mean(axis=1).tolist(), halves.tolist(), distinct)
@@ -121,7 +119,8 @@ def rate(url: str, row: Row) -> float:
     questions = [Question(e.messages(), i, 1, TIMED_TOKENS) for i, e in enumerate(todo)]
     began = time.perf_counter()
     answers = ask(url, row, questions)
-    return sum(answer.tokens for answer in answers) / (time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return sum(answer.usage["completion_tokens"] for answer in answers) / seconds
 
 
 def score(scores: Iterable[Score], task: str, difficulty: str = "all") -> Score | None:

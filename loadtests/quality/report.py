@@ -6,17 +6,17 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from models.demo.data import TASKS
-from models.demo.evaluate import DIFFICULTIES
-from models.quality.client import IN_FLIGHT
-from models.quality.measure import PASSES, Measured, score
-from models.quality.usage import Usage
+from loadtests.client import IN_FLIGHT
+from loadtests.quality.measure import PASSES, Measured, score
+from loadtests.quality.usage import Usage
+from models.demo.language.data import TASKS
+from models.demo.language.scores import DIFFICULTIES
 
 HEAD = """\
 # The demo model, by policy
 
 Written by `make quality`; do not edit. What follows from it is in
-[models/README.md](../README.md#what-routing-does-to-it).
+[models/README.md](../../models/README.md#what-routing-does-to-it).
 
 {settings}
 

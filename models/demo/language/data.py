@@ -5,8 +5,8 @@ style. A hash of the key decides the split, so the same content never occurs on 
 the wording, the languages or the direction around it. Bare facts (single words, greetings,
 capitals, the multiplication table) have no key and occur in training only.
 
-`python -m models.demo.data` prints exchanges as JSON lines, which `galton tune` reads. No outside
-text is in them; they are under Galton's licence, which every line names.
+`python -m models.demo.language.data` prints exchanges as JSON lines, which `galton tune` reads. No
+outside text is in them; they are under Galton's licence, which every line names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from models.demo import grammar, lexicon, questions, styles
-from models.demo.questions import Difficulty
+from models.demo.language import grammar, lexicon, questions, styles
+from models.demo.language.questions import Difficulty
 
 LICENCE = "Apache-2.0"
 Split = Literal["train", "valid", "test"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.demo.data import Example
+from models.demo.language.data import Example
 
 SHUFFLES: Final = 100
 Array = NDArray[np.float64]

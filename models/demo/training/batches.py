@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from models.demo.data import TASKS, Example, examples
-from models.demo.tokenizer import ASSISTANT, END, SYSTEM, USER
+from models.demo.language.data import TASKS, Example, examples
+from models.demo.training.tokenizer import ASSISTANT, END, SYSTEM, USER
 
 BATCH_TOKENS = 4096
 BLOCK_EXAMPLES = 2048

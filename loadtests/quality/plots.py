@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from models.demo.moe import EXPERTS, LAYERS, TOP_K
-from models.quality.measure import PASSES, Measured, score
-from models.quality.rows import CONTROL, DEMO, OWN
-from models.quality.usage import Usage
+from loadtests.quality.measure import PASSES, Measured, score
+from loadtests.quality.rows import CONTROL, DEMO, OWN
+from loadtests.quality.usage import Usage
+from models.demo import EXPERTS, LAYERS, TOP_K
 
 GROUPS: Final = ("translation", "questions")
 PASSES_SHOWN: Final = (

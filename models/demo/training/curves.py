@@ -1,4 +1,4 @@
-"""Draw training runs: `python -m models.demo.curves RUN [RUN ...] --out training.svg`."""
+"""Draw training runs: `python -m models.demo.training.curves RUN [RUN ...] --out training.svg`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from models.demo.train import CURVES, SCORES
+from models.demo.training.log import CURVES, SCORES
 
 Points = list[tuple[int, float]]
 

@@ -10,8 +10,8 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from models.demo import lexicon as lex
-from models.demo.grammar import sentence_case
+from models.demo.language import lexicon as lex
+from models.demo.language.grammar import sentence_case
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (

@@ -1,6 +1,6 @@
 """What routing does to the demo model's answers: `make quality` asks the real server and draws it.
 
-`rows` says which policies are compared, `client` starts a server and asks it, `measure` turns the
+`rows` says which policies are compared, `questions` asks them of a server, `measure` turns the
 answers into numbers, `usage` looks at which experts serve what, `plots` and `report` show it all.
-`python -m models.quality` runs them; what it found last is in README.md and results.json here.
+`python -m loadtests.quality` runs them; what it found last is in README.md and results.json here.
 """
