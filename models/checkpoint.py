@@ -16,8 +16,17 @@ from typing import Any, Final
 
 import torch
 import transformers
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub import (
+    get_hf_file_metadata,
+    hf_hub_url,
+    parse_local_safetensors_file_metadata,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    SafetensorsParsingError,
+)
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from transformers.utils import cached_file
 
@@ -173,11 +182,14 @@ def _stored_tensors(directory: Path) -> tuple[dict[str, Shape] | None, int | Non
     shapes: dict[str, Shape] = {}
     num_bytes = 0
     for file in files:
-        for name, tensor in header(file).items():
-            if name != "__metadata__":
-                shapes[name] = tuple(tensor["shape"])
-                begin, end = tensor["data_offsets"]
-                num_bytes += end - begin
+        try:
+            tensors = parse_local_safetensors_file_metadata(file).tensors
+        except SafetensorsParsingError:
+            raise CheckpointError(f"{file} is not a safetensors file: download it again") from None
+        for name, tensor in tensors.items():
+            shapes[name] = tuple(tensor.shape)
+            begin, end = tensor.data_offsets
+            num_bytes += end - begin
     return shapes, num_bytes
 
 
@@ -189,16 +201,6 @@ def weight_files(directory: Path) -> list[Path]:
         names = set(json.loads(index.read_text())["weight_map"].values())
         files = [directory / name for name in sorted(names)]
     return files if all(file.exists() for file in files) else []
-
-
-def header(file: Path) -> dict[str, Any]:
-    """The header of a safetensors file: 8 bytes of length, then JSON."""
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if length > file.stat().st_size:
-            raise CheckpointError(f"{file} is not a safetensors file: download it again")
-        header: dict[str, Any] = json.loads(opened.read(length))
-    return header
 
 
 def _is_expert(name: str) -> bool:

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from models.checkpoint import CheckpointError, config_path, header, weight_files
+import torch
+from safetensors import safe_open
+
+from models.checkpoint import CheckpointError, config_path, weight_files
 from routing.trace import UNKNOWN_MODEL
 
 # The last is Granite's.
@@ -45,12 +48,9 @@ def _routers(directory: Path) -> list[bytes]:
 
 
 def _routers_in(file: Path) -> Iterator[tuple[str, bytes]]:
-    tensors = header(file)
-    with file.open("rb") as opened:
-        start = 8 + int.from_bytes(opened.read(8), "little")
-        for name, tensor in tensors.items():
-            if _ROUTER.search(name):
-                begin, end = tensor["data_offsets"]
-                opened.seek(start + begin)
-                told = json.dumps([name, tensor["dtype"], tensor["shape"]]).encode()
-                yield name, told + opened.read(end - begin)
+    with safe_open(file, framework="pt") as tensors:
+        for name in filter(_ROUTER.search, tensors.keys()):
+            stored = tensors.get_slice(name)
+            label = json.dumps([name, stored.get_dtype(), stored.get_shape()]).encode()
+            weights = tensors.get_tensor(name).reshape(-1).view(torch.uint8)
+            yield name, label + weights.numpy().tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from models.checkpoint import read_checkpoint
+from models.checkpoint import CheckpointError, read_checkpoint
+from models.fingerprint import fingerprint
 from models.inspect import rows_of, span
 from models.spec import FAMILIES, moe_spec
 from routing.policy.modes import MODES
@@ -497,3 +499,16 @@ def test_unknown_flags_are_refused() -> None:
 def test_span_joins_neighbours() -> None:
     assert span([0, 3, 4, 5, 9]) == "0, 3-5, 9"
     assert span([7]) == "7"
+
+
+def test_the_demos_fingerprint_is_that_of_its_traces() -> None:
+    """It stands in every trace that was ever recorded: reading files otherwise must not change it."""
+    assert fingerprint(str(DEMO)) == "93345ef06fe05234"
+
+
+def test_a_cut_weights_file_is_named(tmp_path: Path) -> None:
+    shutil.copy(DEMO / "config.json", tmp_path)
+    weights = (DEMO / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file"):
+        read_checkpoint(str(tmp_path))
