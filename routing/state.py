@@ -7,17 +7,15 @@ rewritten only when another request takes the place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from routing.policy import Policy, parse_policy
-from routing.policy.keys import WEIGHTS
+from routing.policy.compiled import CompiledPolicy
 from routing.policy.modes import MAX_PARAMETERS, MODES
-from routing.policy.seed import derive_seed
 from routing.record import Rows
 from routing.reference.rule import SCORINGS, Floats, RouterRule
 from routing.spec import RouterSpec
@@ -45,33 +43,20 @@ def as_numbers(rule: RouterRule, num_experts: int) -> tuple[Floats, Floats]:
 class RoutedRequest:
     """What the engine needs to know of one live request.
 
-    policy: None for stock routing. num_prompt_tokens: tokens the request came with.
+    policy: None for native routing. num_prompt_tokens: tokens the request came with.
     include: what is to be recorded of its tokens, see `routing.record`; unsent: their rows
-    that have not left the worker yet.
+    that have not left the worker yet. trace: what the policy replays.
     """
 
-    policy: Policy | None
+    policy: CompiledPolicy | None
     num_prompt_tokens: int
     include: tuple[str, ...] = ()
     unsent: list[Rows] = field(default_factory=list, compare=False)
+    trace: Trace | None = field(init=False, compare=False)
 
-    @classmethod
-    def of(
-        cls,
-        resolved: Mapping[str, Any] | None,
-        num_prompt_tokens: int,
-        spec: RouterSpec,
-        *,
-        choice: int = 0,
-        include: Sequence[str] = (),
-    ) -> RoutedRequest:
-        """From a resolved policy and the number of the request's choice."""
-        if resolved is None:
-            return cls(None, num_prompt_tokens, tuple(include))
-        policy = parse_policy(resolved, spec)
-        if policy.seed is not None:
-            policy = replace(policy, seed=derive_seed(policy.seed, choice))
-        return cls(policy, num_prompt_tokens, tuple(include))
+    def __post_init__(self) -> None:
+        data = self.policy.trace if self.policy is not None else b""
+        object.__setattr__(self, "trace", Trace.decode(data) if data else None)
 
 
 _STOCK = RoutedRequest(None, 0)
@@ -158,9 +143,9 @@ class StepState:
         np.subtract(np.arange(num_tokens), (starts - num_computed_tokens)[token_row], out=position)
         follows_policy = position >= self._row_first_policy_position[token_row]
         for row, request in enumerate(requests):
-            if request.policy is not None and request.policy.trace is not None:
+            if request.trace is not None:
                 tokens = slice(starts[row], starts[row] + num_scheduled_tokens[row])
-                follows_policy[tokens] &= self._replay(request.policy.trace, tokens)
+                follows_policy[tokens] &= self._replay(request.trace, tokens)
         self.any_policy = bool(follows_policy.any())
         self.token_row[:num_tokens] = np.where(follows_policy, token_row, -1)
         self.num_tokens[0] = num_tokens
@@ -174,7 +159,7 @@ class StepState:
         """Copy a trace's experts for tokens of this step; which of them it holds, a mask."""
         rows = self.token_position[tokens] - trace.first_position
         held = (rows >= 0) & (rows < len(trace.own))
-        held[held] = trace.computed[rows[held]]
+        held[held] = trace.topk_ids[rows[held], 0, 0] >= 0
         ids = trace.topk_ids[rows[held], :, : self.spec.max_top_k]
         replayed = self.token_replayed[tokens]
         replayed[...] = -1
@@ -213,16 +198,12 @@ class StepState:
         if policy is None:
             self._row_first_policy_position[row] = np.iinfo(np.int64).max
             return
-        first = 0 if policy.scope == "all" else request.num_prompt_tokens
-        self._row_first_policy_position[row] = first
-        self.row_mode[row] = MODES[policy.mode].code
-        self.row_weights[row] = WEIGHTS.index(policy.weights)
-        for layer_row in range(len(self.spec.layers)):
-            numbers = list(policy.parameters(layer_row).values())
-            self.row_numbers[row, layer_row, : len(numbers)] = numbers
-        self.row_seed[row] = policy.seed or 0
-        self.row_steered[row] = policy.steering is not None
-        if policy.steering is not None:
-            for layer_row, layer in enumerate(self.spec.layers):
-                biases = policy.steering.dense(layer, self.spec.num_experts)
-                self.row_steering[row, layer_row] = biases
+        self._row_first_policy_position[row] = policy.first_position(request.num_prompt_tokens)
+        self.row_mode[row] = policy.mode
+        self.row_weights[row] = policy.weights
+        self.row_seed[row] = policy.seed
+        self.row_numbers[row] = np.frombuffer(policy.parameters).reshape(self.row_numbers.shape[1:])
+        self.row_steered[row] = bool(policy.steering)
+        if policy.steering:
+            steering = np.frombuffer(policy.steering, np.float32)
+            self.row_steering[row] = steering.reshape(self.row_steering.shape[1:])

@@ -1,6 +1,6 @@
 """A trace: which experts computed every token, as bytes to keep, read and replay.
 
-Needs NumPy only. To read what a server answered to `"include": ["trace"]`:
+Needs NumPy and pybase64 only. To read what a server answered to `"include": ["trace"]`:
 
     from routing.trace import Trace
     trace = Trace.decode(answer["routing"]["trace"][0]["data"])
@@ -25,17 +25,17 @@ i16 [N, L, K] expert ids, and f32 [N, L, K] their weights where the flag says so
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pybase64
 
 from routing.policy.keys import FOREIGN_DTYPES
 from routing.spec import RouterSpec
@@ -51,9 +51,9 @@ class TraceError(ValueError):
     """Bytes that are no trace; the message says what was expected of them."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
-    """The experts of N consecutive tokens of one sequence.
+    """The experts of N consecutive tokens of one sequence. Arrays that were decoded are read-only.
 
     layers: [L] decoder layer index of each MoE layer. num_experts: E.
     topk_ids: [N, L, K] int16, best first; -1 in a slot that the token does not use, and in
@@ -100,6 +100,10 @@ class Trace:
 
     def encode(self) -> bytes:
         """The layout above."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         num_tokens, num_layers, top_k = self.topk_ids.shape
         has_weights = self.topk_weights is not None
         header = _HEADER.pack(
@@ -120,15 +124,24 @@ class Trace:
 
     def encode_base64(self) -> str:
         """`encode` as the API carries it."""
-        return base64.b64encode(self.encode()).decode()
+        return pybase64.b64encode_as_string(self.encode())
 
     def description(self) -> dict[str, Any]:
         """What an echo says of it: first position, number of tokens, digest of `encode`."""
         return {
             "first_position": self.first_position,
             "tokens": len(self.own),
-            "sha256": hashlib.sha256(self.encode()).hexdigest(),
+            "sha256": self.sha256.hex(),
         }
+
+    @cached_property
+    def sha256(self) -> bytes:
+        """Digest of `encode`."""
+        return hashlib.sha256(self.encode()).digest()
+
+    def without_weights(self) -> Trace:
+        """The same experts without their weights, which a replay does not use."""
+        return self if self.topk_weights is None else replace(self, topk_weights=None)
 
     @classmethod
     def decode(cls, data: bytes | str) -> Trace:
@@ -155,15 +168,18 @@ class Trace:
                 starts[:-1], starts[1:], ("<u2", "u1", "<i2", "<f4"), strict=True
             )
         )
-        return cls(
+        trace = cls(
             tuple(layers.tolist()),
             num_experts,
-            ids.reshape(shape).astype(np.int16),
+            ids.reshape(shape).astype(np.int16, copy=False),
             own.astype(np.bool_),
-            weights.reshape(shape).astype(np.float32) if flags else None,
+            weights.reshape(shape).astype(np.float32, copy=False) if flags else None,
             first,
             fingerprint.hex(),
         )
+        if own.max(initial=0) <= 1:  # else a truth value of another writing
+            trace.__dict__["_encoded"] = raw
+        return trace
 
     @classmethod
     def from_routed_experts(
@@ -269,19 +285,22 @@ def check_trace(trace: Trace, spec: RouterSpec) -> None:
         raise TraceError(f"its MoE layers {list(trace.layers)} are not {list(spec.layers)}")
     if trace.num_experts != spec.num_experts:
         raise TraceError(f"it has {trace.num_experts} experts, the model {spec.num_experts}")
-    ids = trace.topk_ids
+    # Column by column, in vector instructions: traces may have millions of ids.
+    num_tokens, num_layers, top_k = trace.topk_ids.shape
+    ids = np.ascontiguousarray(trace.topk_ids.reshape(-1, top_k).T)
     if ids.size and not -1 <= ids.min() <= ids.max() < spec.num_experts:
         raise TraceError(f"expert ids must be -1 or from 0 to {spec.num_experts - 1}")
     used = ids >= 0
-    if (used[:, :, 1:] & ~used[:, :, :-1]).any():
+    if (used[1:] > used[:-1]).any():
         raise TraceError("a token's experts must come before its -1")
-    if (used[:, :, 0] != used[:, :1, 0]).any():
+    computed = used[0].reshape(num_tokens, num_layers)
+    if (computed != computed[:, :1]).any():
         raise TraceError("a token must have experts in every layer, or in none")
-    if used.sum(2).max(initial=0) > spec.max_top_k:
+    if used[spec.max_top_k :].any():
         raise TraceError(f"a token may have at most {spec.max_top_k} experts")
-    ordered = np.sort(ids, axis=2)
-    if ((ordered[:, :, 1:] == ordered[:, :, :-1]) & (ordered[:, :, 1:] >= 0)).any():
-        raise TraceError("a token has the same expert twice")
+    for column in range(1, top_k):
+        if ((ids[:column] == ids[column]) & used[column]).any():
+            raise TraceError("a token has the same expert twice")
 
 
 def _is_count(value: object) -> bool:
@@ -298,6 +317,6 @@ def _load(file: bytes) -> npt.NDArray[Any]:
 
 def _from_base64(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
         raise TraceError("it is not base64") from None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
+from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.keys import INCLUDE
 from routing.policy.presets import Preset, Presets, near
 from routing.spec import RouterSpec
@@ -56,10 +57,12 @@ class Asked:
 class Settled:
     """The policy in force, and the preset it came from, if any.
 
+    compiled: the policy for the engine; None for the native one.
     include: what the answer shall carry about the routing; not part of the policy.
     """
 
     policy: Policy
+    compiled: CompiledPolicy | None
     preset: str | None = None
     include: tuple[str, ...] = ()
 
@@ -90,8 +93,10 @@ def settle(asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: 
         parse_policy(own, spec)
     if seed is not None:
         policy = {**policy, "seed": seed}
+    resolved = parse_policy(policy, spec, allow_steering=allow_steering or preset is not None)
     return Settled(
-        parse_policy(policy, spec, allow_steering=allow_steering or preset is not None),
+        resolved,
+        None if resolved.is_native(spec) else compile_policy(resolved, spec),
         preset.name if preset is not None else None,
         _included(include),
     )

@@ -18,9 +18,10 @@ from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import BeamSearchParams, SamplingParams
 
-from routing.engine import REQUEST_KEY
-from routing.engine.frontend import invalid, travelling
+from routing.engine.intake import invalid, travelling
+from routing.engine.travel import REQUEST_KEY
 from routing.policy import Policy, PolicyError
+from routing.policy.compiled import CompiledPolicy
 from routing.policy.presets import Presets
 from routing.policy.schema import ROUTING
 from routing.policy.seed import derive_seed
@@ -38,6 +39,7 @@ class RoutedRequest(BaseModel):
         json_schema_extra=ROUTING,
     )
     _policy: Policy = PrivateAttr()
+    _compiled: CompiledPolicy | None = PrivateAttr(default=None)
     _preset: str | None = PrivateAttr(default=None)
     _report: Report | None = PrivateAttr(default=None)
     _spec: RouterSpec = PrivateAttr()
@@ -68,6 +70,7 @@ class RoutedRequest(BaseModel):
                 parameter="vllm_xargs",
             )
         self._policy, self._preset = settled.policy, settled.preset
+        self._compiled = settled.compiled
         self._spec = spec
         if settled.include:
             self._report = Report(spec, settled.include)
@@ -84,7 +87,7 @@ class RoutedRequest(BaseModel):
         )
         params.n = num_choices
         choice = self._first_choice()
-        routing = travelling(self._policy, self._spec, choice=choice, report=self._report)
+        routing = travelling(self._compiled, choice=choice, report=self._report)
         if routing is not None:
             params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: routing}
         return params
@@ -95,7 +98,7 @@ class RoutedRequest(BaseModel):
 
     def to_beam_search_params(self, *args: Any, **kwargs: Any) -> BeamSearchParams:
         """Beams are requests of vLLM's own making and carry no policy: refused, not ignored."""
-        if self._report is not None or not self._policy.is_native(self._spec):
+        if self._report is not None or self._compiled is not None:
             raise VLLMValidationError(
                 "routing must be the model's own with beam search, which no other policy reaches",
                 parameter="routing",
@@ -154,6 +157,7 @@ class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
         """`chat`, which vLLM made of the request `owner`, routed as `owner` asked."""
         routed = cls.model_construct(chat.model_fields_set, **dict(chat))
         routed._policy, routed._spec = owner._policy, owner._spec
+        routed._compiled = owner._compiled
         routed._report = owner._report
         routed._choice = choice
         return routed

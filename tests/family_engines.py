@@ -31,7 +31,8 @@ import vllm.model_executor.layers.fused_moe.layer
 import vllm.v1.worker.cpu_worker  # noqa: F401
 from vllm import LLM, SamplingParams
 
-from routing.engine import REQUEST_KEY, engine_options
+from routing.engine import engine_options
+from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 from tests.families import FAMILIES, VOCAB_SIZE, build
 from tests.traces import random_trace

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.cpu.route import route
+from routing.policy import parse_policy
+from routing.policy.compiled import compile_policy
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
@@ -66,12 +68,20 @@ def state_of(spec: RouterSpec, num_tokens: int, num_rows: int, rule: RouterRule)
     return StepState(spec, [rule] * len(spec.layers), num_tokens, num_rows)
 
 
+def request_of(
+    routing: dict[str, Any] | None, num_prompt_tokens: int, spec: RouterSpec
+) -> RoutedRequest:
+    """A request as it reaches the worker; with a policy even where that is the native one."""
+    policy = None if routing is None else compile_policy(parse_policy(routing, spec), spec)
+    return RoutedRequest(policy, num_prompt_tokens)
+
+
 def step(
     spec: RouterSpec, routing: dict[str, Any], num_tokens: int, rule: RouterRule | None = None
 ) -> StepState:
     """A step of one request, whose tokens 0 .. num_tokens-1 all follow `routing`."""
     state = state_of(spec, num_tokens, 1, rule or RouterRule())
-    request = RoutedRequest.of({**routing, "scope": "all"}, num_tokens, spec)
+    request = request_of({**routing, "scope": "all"}, num_tokens, spec)
     state.begin_step([request], np.array([num_tokens]), np.array([0]))
     return state
 
@@ -95,7 +105,7 @@ def draws(
     top_k, chunk = routing["top_k"], 10_000
     spec = spec_of(logits.size, top_k)
     state = state_of(spec, chunk, 1, rule or RouterRule())
-    request = RoutedRequest.of({**routing, "scope": "all"}, num_tokens, spec)
+    request = request_of({**routing, "scope": "all"}, num_tokens, spec)
     rows = np.tile(logits, (chunk, 1))
     stock = stock_choice(rows, top_k)
     ids = np.empty((num_tokens, top_k), np.int32)

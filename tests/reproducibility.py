@@ -66,7 +66,8 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
     from tqdm import tqdm  # type: ignore[import-untyped]
     from vllm import LLM, SamplingParams
 
-    from routing.engine import REQUEST_KEY, engine_options
+    from routing.engine import engine_options
+    from routing.engine.travel import REQUEST_KEY
 
     how = CIRCUMSTANCES[circumstance]
     engine = {

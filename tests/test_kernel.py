@@ -8,8 +8,7 @@ import pytest
 
 from routing.reference.route import select_experts
 from routing.reference.rule import RouterRule
-from routing.state import RoutedRequest
-from tests.kernels import run, spec_of, state_of, step, stock_choice
+from tests.kernels import request_of, run, spec_of, state_of, step, stock_choice
 
 
 def choice(
@@ -80,8 +79,8 @@ def test_unused_slots_repeat_the_best_expert_with_weight_zero() -> None:
 def test_rows_without_a_policy_are_stocks_own_bits_beside_sampled_ones() -> None:
     spec = spec_of(16, 4, 8)
     state = state_of(spec, 64, 3, RouterRule())
-    sampled = RoutedRequest.of({"mode": "sample", "seed": 5}, 4, spec)
-    stock = RoutedRequest.of(None, 9, spec)
+    sampled = request_of({"mode": "sample", "seed": 5}, 4, spec)
+    stock = request_of(None, 9, spec)
     # Prefill of 3 of 9 tokens; 2 prompt and 3 generated tokens; one generated token.
     state.begin_step([stock, sampled, stock], np.array([3, 5, 1]), np.array([0, 2, 11]))
     logits = np.random.default_rng(3).normal(0, 1, (12, 16)).astype(np.float32)
@@ -108,8 +107,8 @@ def test_nothing_is_counted_or_steered_outside_a_step() -> None:
 @pytest.mark.parametrize("chunks", [[12], [1] * 12, [5, 7], [3, 3, 3, 3]])
 def test_noise_does_not_depend_on_chunks(chunks: list[int]) -> None:
     spec = spec_of(16, 4)
-    request = RoutedRequest.of({"mode": "sample", "seed": 5, "scope": "all"}, 12, spec)
-    neighbour = RoutedRequest.of({"mode": "sample", "seed": 6, "scope": "all"}, 12, spec)
+    request = request_of({"mode": "sample", "seed": 5, "scope": "all"}, 12, spec)
+    neighbour = request_of({"mode": "sample", "seed": 6, "scope": "all"}, 12, spec)
     state = state_of(spec, 64, 2, RouterRule())
     logits = np.random.default_rng(5).normal(0, 1, (12, 16)).astype(np.float32)
     done, chosen = 0, []
@@ -126,7 +125,7 @@ def test_a_new_request_in_a_row_brings_its_own_policy() -> None:
     state = state_of(spec, 8, 1, RouterRule())
     counts = []
     for routing in ({"top_k": 8}, None, {"top_k": 1}, {"mode": "sample", "seed": 1, "top_k": 2}):
-        request = RoutedRequest.of(routing, 0, spec)
+        request = request_of(routing, 0, spec)
         before = state.assignments[0].sum()
         state.begin_step([request], np.array([1]), np.array([0]))
         run(state, np.zeros((1, 16), np.float32))

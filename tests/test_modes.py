@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routing.policy import PolicyError, parse_policy
+from routing.policy.compiled import compile_policy
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
-from routing.reference.route import select_experts
+from routing.reference.route import route_token, select_experts
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from tests.kernels import run, step, to_bfloat16
@@ -96,7 +97,8 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
     if is_bfloat16:
         logits = to_bfloat16(logits)
 
-    policy = parse_policy(routing, spec)
+    policy = parse_policy({**routing, "scope": "all"}, spec)
+    compiled = compile_policy(policy, spec)
     steering = np.zeros(num_experts)
     if policy.steering is not None:
         steering = np.array(policy.steering.dense(3, num_experts))
@@ -104,17 +106,8 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
     weights, ids = run(state, logits, layer_row=1, is_bfloat16=is_bfloat16)
     num_assignments = 0
     for position, row in enumerate(logits):
-        expected_weights, expected_ids = select_experts(
-            row,
-            policy.mode,
-            policy.parameters(1),
-            rule=rule,
-            native_top_k=native,
-            seed=routing["seed"],
-            layer=3,
-            position=position,
-            steering=steering,
-            weights=policy.weights,
+        expected_weights, expected_ids = route_token(
+            compiled, spec, rule, row, layer_index=1, position=position
         )
         used = expected_ids.size
         num_assignments += used

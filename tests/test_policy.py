@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from array import array
 from typing import Any
 
+import msgspec
 import pytest
 
 from routing.policy import (
@@ -13,6 +16,8 @@ from routing.policy import (
     PolicyError,
     parse_policy,
 )
+from routing.policy.compiled import CompiledPolicy, compile_policy
+from routing.policy.keys import WEIGHTS
 from routing.policy.seed import MAX_SEED, derive_seed
 from routing.spec import RouterSpec
 
@@ -107,3 +112,75 @@ OUTPUT: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 
 def test_router_spec_survives_the_trip_to_another_process() -> None:
     assert RouterSpec.from_dict(SPEC.as_dict()) == SPEC
+
+
+def _compiled(**routing: Any) -> CompiledPolicy:
+    return compile_policy(parse_policy(routing, SPEC), SPEC)
+
+
+def test_compiled_numbers_are_the_policys_by_layer() -> None:
+    compiled = _compiled(mode="head_sample", temperature=[0.5, 1, 2], seed=7, weights="renormalize")
+    assert (compiled.mode_row.name, compiled.seed, WEIGHTS[compiled.weights]) == (
+        "head_sample",
+        7,
+        "renormalize",
+    )
+    for layer_index, temperature in enumerate((0.5, 1, 2)):
+        expected = {"top_k": 4, "head": 3, "pool": 16, "temperature": temperature}
+        assert compiled.parameters_of(layer_index) == expected
+    assert _compiled(mode="top_p").parameters_of(0)["mass"] == 1  # the second of its choices
+
+
+def test_compiled_steering_is_what_is_added_to_each_logit() -> None:
+    compiled = _compiled(ban={"1": [3]}, force={"*": [5]}, bias={"5": {"0": -1.5}})
+    rows = array("f", compiled.steering).tolist()
+    expected = [[0.0] * 16 for _ in SPEC.layers]
+    expected[0][3] = -math.inf
+    expected[2][0] = -1.5
+    for row in expected:
+        row[5] = math.inf
+    assert rows == [bias for row in expected for bias in row]
+    assert _compiled().steering == b""
+
+
+def test_scope_says_where_a_policy_begins() -> None:
+    assert _compiled(scope="decode").first_position(12) == 12
+    assert _compiled(scope="all").first_position(12) == 0
+
+
+def test_blocks_are_shared_by_equal_policies_alone() -> None:
+    alike = {"mode": "sample", "temperature": 1, "seed": 7}
+    key = _compiled(**alike).cache_key(12)
+    assert _compiled(**{**alike, "temperature": [1, 1, 1]}).cache_key(12) == key
+    others = [
+        {"seed": 8},
+        {"temperature": 0.9},
+        {"temperature": [1, 1, 0]},
+        {"top_k": 3},
+        {"weights": "renormalize"},
+        {"scope": "all"},
+        {"bias": {"1": {"0": 0.5}}},
+    ]
+    assert key not in [_compiled(**{**alike, **other}).cache_key(12) for other in others]
+    assert _compiled(**alike).cache_key(13) != key  # within a block it decides whose a token is
+    whole = {**alike, "scope": "all"}
+    assert _compiled(**whole).cache_key(12) == _compiled(**whole).cache_key(13)
+
+
+def test_seed_is_of_no_effect_where_no_noise_is_drawn() -> None:
+    keys = {_compiled(top_k=2, seed=seed).for_choice(seed).cache_key(12) for seed in (1, 2)}
+    keys |= {_compiled(mode="sample", top_k=2, temperature=0, seed=3).cache_key(12)}
+    assert len(keys) == 2  # by mode
+
+
+def test_choices_have_derived_seeds() -> None:
+    compiled = _compiled(mode="uniform", seed=7)
+    assert compiled.for_choice(0) == compiled
+    assert compiled.for_choice(3).seed == derive_seed(7, 3)
+    assert compiled.for_choice(3).cache_key(12) != compiled.cache_key(12)
+
+
+def test_compiled_policy_survives_msgpack() -> None:
+    compiled = _compiled(mode="sample", seed=7, bias={"1": {"0": 0.5}})
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(compiled))
+    assert CompiledPolicy(**fields) == compiled

@@ -16,9 +16,8 @@ from routing.policy.keys import WEIGHTS
 from routing.reference.route import select_experts
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest
 from routing.trace import Trace, TraceError, join
-from tests.kernels import run, state_of, step, stock_choice
+from tests.kernels import request_of, run, state_of, step, stock_choice
 from tests.traces import random_trace
 
 SPEC = RouterSpec((0, 3), 16, 4, 8, "00c0ffee00c0ffee")
@@ -210,7 +209,7 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
     ids = TRACE.topk_ids.copy()
     ids[2] = -1  # not computed, as in a cached prompt
     trace = replace(TRACE, topk_ids=ids, first_position=3)
-    request = RoutedRequest.of({"mode": "replay", "trace": trace.encode_base64()}, 12, SPEC)
+    request = request_of({"mode": "replay", "trace": trace.encode_base64()}, 12, SPEC)
     state = state_of(SPEC, 12, 1, RouterRule())
     state.begin_step([request], np.array([12]), np.array([0]))
     logits = np.random.default_rng(6).normal(0, 2, (12, 16)).astype(np.float32)

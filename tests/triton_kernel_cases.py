@@ -20,10 +20,11 @@ from routing.gpu.noise import gumbel as gpu_gumbel
 from routing.gpu.noise import words as gpu_words
 from routing.gpu.route import route_triton
 from routing.reference.noise import gumbel, philox4x32
-from routing.reference.route import select_experts
+from routing.reference.route import route_token
 from routing.reference.rule import RouterRule
+from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
-from tests.kernels import Floats, Ints, spec_of, state_of, stock_choice
+from tests.kernels import Floats, Ints, request_of, spec_of, state_of, stock_choice
 from tests.traces import random_trace
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -172,7 +173,7 @@ def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> 
     each, native = 4, 4
     spec = spec_of(16, native, 8)
     asked = [{**policy, "seed": 2**62 + n, "scope": "all"} for n, policy in enumerate(POLICIES)]
-    requests = [RoutedRequest.of(routing, 0, spec) for routing in asked]
+    requests = [request_of(routing, 0, spec) for routing in asked]
     state = state_of(spec, each * len(asked), len(asked), rule)
     starts = np.arange(len(asked)) * 1000
     state.begin_step(requests, np.full(len(asked), each), starts)
@@ -184,7 +185,7 @@ def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> 
         request = requests[t // each]
         assert request.policy is not None
         position = int(state.token_position[t])
-        expected_weights, expected_ids = _expected(request, row, rule, native, position, spec)
+        expected_weights, expected_ids = _expected(request, row, rule, position, spec)
         used = expected_ids.size
         np.add.at(counts, ids[t, :used], 1)
         if ids[t, :used].tolist() != expected_ids.tolist():
@@ -199,44 +200,30 @@ def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> 
 
 
 def _expected(
-    request: RoutedRequest, logits: Floats, rule: RouterRule, native: int, position: int, spec: Any
+    request: RoutedRequest, logits: Floats, rule: RouterRule, position: int, spec: RouterSpec
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    policy = request.policy
-    assert policy is not None
-    steering = policy.steering.dense(3, logits.size) if policy.steering else None
-    return select_experts(
-        logits,
-        policy.mode,
-        policy.parameters(1),
-        rule=rule,
-        native_top_k=native,
-        seed=policy.seed or 0,
-        layer=3,
-        position=position,
-        steering=None if steering is None else np.array(steering),
-        weights=policy.weights,
-        replayed=policy.trace.experts(position, 1) if policy.trace else None,
-    )
+    assert request.policy is not None
+    return route_token(request.policy, spec, rule, logits, layer_index=1, position=position)
 
 
 @pytest.mark.parametrize(("num_experts", "top_k"), [(2, 1), (7, 3), (60, 4), (512, 10)])
 def test_number_of_experts_is_free(num_experts: int, top_k: int) -> None:
     spec = spec_of(num_experts, top_k)
     rule = RouterRule(renormalize=False)
-    request = RoutedRequest.of({"mode": "sample", "seed": 11, "scope": "all"}, 0, spec)
+    request = request_of({"mode": "sample", "seed": 11, "scope": "all"}, 0, spec)
     state = state_of(spec, 4, 1, rule)
     state.begin_step([request], np.array([4]), np.array([70_000]))
     logits = hostile_logits(4, num_experts, seed=num_experts)
     weights, ids = run(state, torch.from_numpy(logits), layer_row=1)
     for t, row in enumerate(logits):
-        expected_weights, expected_ids = _expected(request, row, rule, top_k, 70_000 + t, spec)
+        expected_weights, expected_ids = _expected(request, row, rule, 70_000 + t, spec)
         assert ids[t].tolist() == expected_ids.tolist()
         np.testing.assert_allclose(weights[t], expected_weights, rtol=1e-5, atol=1e-37)
 
 
 def test_bfloat16_logits_are_read_exactly() -> None:
     spec = spec_of(16, 4)
-    request = RoutedRequest.of({"mode": "sample", "seed": 3, "scope": "all"}, 0, spec)
+    request = request_of({"mode": "sample", "seed": 3, "scope": "all"}, 0, spec)
     state = state_of(spec, 4, 1, RouterRule())
     state.begin_step([request], np.array([4]), np.array([0]))
     logits = torch.from_numpy(hostile_logits(4, 16, seed=8)).bfloat16()
@@ -260,8 +247,8 @@ def test_benchmark_compares_routers_that_choose_the_same() -> None:
 def test_stock_rows_keep_their_bits_and_padding_is_not_counted() -> None:
     spec = spec_of(16, 4, 6)
     state = state_of(spec, 16, 3, RouterRule())
-    sampled = RoutedRequest.of({"mode": "sample", "seed": 5}, 4, spec)
-    stock = RoutedRequest.of(None, 9, spec)
+    sampled = request_of({"mode": "sample", "seed": 5}, 4, spec)
+    stock = request_of(None, 9, spec)
     # Prefill of 3 of 9 tokens; 2 prompt and 3 generated tokens; one generated token.
     state.begin_step([stock, sampled, stock], np.array([3, 5, 1]), np.array([0, 2, 11]))
     logits = hostile_logits(12, 16, seed=3)
@@ -279,7 +266,7 @@ def test_stock_rows_keep_their_bits_and_padding_is_not_counted() -> None:
 
 def test_nothing_is_counted_or_steered_outside_a_step() -> None:
     spec = spec_of(16, 4)
-    request = RoutedRequest.of({"mode": "uniform", "seed": 1, "scope": "all"}, 0, spec)
+    request = request_of({"mode": "uniform", "seed": 1, "scope": "all"}, 0, spec)
     state = state_of(spec, 4, 1, RouterRule())
     state.begin_step([request], np.array([4]), np.array([0]))
     state.end_step()
@@ -291,7 +278,7 @@ def test_nothing_is_counted_or_steered_outside_a_step() -> None:
 
 def test_counts_add_up_over_launches() -> None:
     spec = spec_of(16, 4)
-    request = RoutedRequest.of({"mode": "uniform", "seed": 1, "scope": "all"}, 0, spec)
+    request = request_of({"mode": "uniform", "seed": 1, "scope": "all"}, 0, spec)
     state = state_of(spec, 4, 1, RouterRule())
     state.begin_step([request], np.array([4]), np.array([0]))
     logits = torch.from_numpy(hostile_logits(4, 16, seed=5))
@@ -305,7 +292,7 @@ def test_counts_add_up_over_launches() -> None:
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
 def test_captured_launch_follows_the_next_step() -> None:
     spec = spec_of(16, 4)
-    request = RoutedRequest.of({"mode": "sample", "seed": 1, "scope": "all"}, 0, spec)
+    request = request_of({"mode": "sample", "seed": 1, "scope": "all"}, 0, spec)
     state = state_of(spec, 4, 1, RouterRule())
     state.begin_step([request], np.array([4]), np.array([0]))
     logits = torch.from_numpy(hostile_logits(4, 16, seed=6))

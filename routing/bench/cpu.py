@@ -20,6 +20,8 @@ import torch
 from vllm.model_executor.layers.fused_moe.router.cpu_router import _softmax_topk
 
 from routing.cpu.route import route
+from routing.policy import parse_policy
+from routing.policy.compiled import compile_policy
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
@@ -34,7 +36,8 @@ def _ours(mode: str, logits: torch.Tensor) -> Callable[[], object]:
     state = StepState(spec, [RouterRule()], num_tokens, 1)
     # top_k with 7 experts: 8 would be stock's own and only be copied.
     routing = {"mode": mode, "scope": "all", **({"top_k": 7} if mode == "top_k" else {})}
-    state.begin_step([RoutedRequest.of(routing, 0, spec)], np.array([num_tokens]), np.array([0]))
+    request = RoutedRequest(compile_policy(parse_policy(routing, spec), spec), 0)
+    state.begin_step([request], np.array([num_tokens]), np.array([0]))
     stock_weights, stock_ids = _softmax_topk(logits, TOP_K, True)
     weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
     arrays = state.kernel_arrays()

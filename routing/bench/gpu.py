@@ -18,6 +18,8 @@ import numpy as np
 import torch
 
 from routing.gpu.route import route_triton
+from routing.policy import parse_policy
+from routing.policy.compiled import compile_policy
 from routing.policy.modes import MODES
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
@@ -41,7 +43,8 @@ def our_router(logits: torch.Tensor, mode: str, top_k: int) -> Router:
     num_tokens, num_experts = logits.shape
     spec = RouterSpec((0,), num_experts, top_k, top_k)
     state = StepState(spec, [RouterRule()], num_tokens, 1)
-    request = RoutedRequest.of({"mode": mode, "seed": 1, "scope": "all"}, 0, spec)
+    policy = parse_policy({"mode": mode, "seed": 1, "scope": "all"}, spec)
+    request = RoutedRequest(compile_policy(policy, spec), 0)
     state.begin_step([request], np.array([num_tokens]), np.array([0]))
     stock_weights, stock_ids = torch_router(logits, top_k)
     weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)

@@ -7,7 +7,7 @@ Six small parts, each asleep unless the engine was started with `engine_options`
     sampling   a workaround for seeded token sampling on CPU
     cache      block hashes: blocks computed under different policies are never shared
     recorder   rows of tokens whose requests asked for a trace or statistics
-    frontend   requests are checked once; children of n > 1 get seeds of their own
+    intake     unchecked requests are checked; choices of n > 1 get seeds of their own
 
 Beside them `startup` self-tests an engine that runs, and `offline` runs one without a server.
 `register` is the `vllm.general_plugins` entry point, called in every process. Installing
@@ -25,11 +25,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
-    from vllm.sampling_params import SamplingParams
 
 VLLM_VERSION: Final = "0.32.0"
 CONFIG_KEY: Final = "galton"
-REQUEST_KEY: Final = "routing"
 
 
 def register() -> None:
@@ -88,12 +86,6 @@ def config_of(vllm_config: VllmConfig) -> dict[str, Any] | None:
     """Galton's part of the engine's configuration; None where Galton is off."""
     additional = vllm_config.additional_config
     return additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
-
-
-def routing_of(params: SamplingParams | None) -> dict[str, Any] | None:
-    """What travels with a request, see `frontend.Routing`; None for a stock one."""
-    extra_args = params.extra_args if params is not None else None
-    return extra_args.get(REQUEST_KEY) if extra_args else None
 
 
 def wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:

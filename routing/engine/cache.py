@@ -1,22 +1,20 @@
 """Prefix caching and routing: which key-value blocks may be shared.
 
 Keys and values depend on the experts that computed them. A block that holds a token
-routed by a policy therefore gets that policy in its hash; a block of stock tokens, the
-prompt under `scope: decode` among them, keeps stock's hash and is shared as ever.
+routed by a policy therefore gets that policy in its hash; a block of native tokens, the
+prompt under `scope: decode` among them, keeps vLLM's hash and is shared as ever.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any
 
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
-from routing.engine import REQUEST_KEY, routing_of, wrap
-from routing.policy.seed import derive_seed
+from routing.engine import wrap
+from routing.engine.travel import REQUEST_KEY, routing_of
 
 _ATTRIBUTE = "_galton_cache_key"
 
@@ -39,19 +37,14 @@ def _extra_keys(
 def _cache_key(request: Request) -> tuple[int, str | None]:
     """Position of the first token routed by a policy, and the key of blocks from there on.
 
-    Computed once per request. The number of prompt tokens is part of the key under
-    `scope: decode`: within one block it decides which tokens are stock's.
+    Found once per request.
     """
     cached: tuple[int, str | None] | None = getattr(request, _ATTRIBUTE, None)
     if cached is None:
-        routing = routing_of(request.sampling_params) or {}
-        policy = routing.get("policy")
-        if policy is None:
-            cached = (0, None)
-        else:
-            first = 0 if policy["scope"] == "all" else request.num_prompt_tokens
-            seed = derive_seed(policy.get("seed") or 0, routing["choice"])
-            key = json.dumps({**policy, "seed": seed, "scope": first}, sort_keys=True)
-            cached = (first, sha256(key.encode()).hexdigest())
+        routing = routing_of(request.sampling_params)
+        cached = (0, None)
+        if routing is not None and routing.policy is not None:
+            length = request.num_prompt_tokens
+            cached = (routing.policy.first_position(length), routing.policy.cache_key(length))
         setattr(request, _ATTRIBUTE, cached)
     return cached

@@ -15,9 +15,9 @@ from typing import Any, Final
 from vllm import LLM, EngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from routing.engine import REQUEST_KEY
 from routing.engine.request import Request
 from routing.engine.startup import attach
+from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 
 STOP_SECONDS: Final = 10.0

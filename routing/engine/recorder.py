@@ -3,7 +3,7 @@
 The way is vLLM's own for outputs beside the tokens, its "auxiliary output connector": the
 worker sends rows along with a step's output (`Recorder`), the scheduler hands them to the
 request's next output (`RowConnector`), and the API process keeps them for the response
-(`routing.engine.frontend`). Where nobody asks, nothing is copied or sent.
+(`routing.engine.intake`). Where nobody asks, nothing is copied or sent.
 """
 
 from __future__ import annotations

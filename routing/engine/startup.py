@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from routing.engine import REQUEST_KEY, config_of, frontend
+from routing.engine import config_of, intake
+from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 from routing.trace import UNKNOWN_MODEL
 
@@ -35,7 +36,7 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Rout
     described = await client.collective_rpc("galton_describe")
     spec = _learn(client.vllm_config, described, fingerprint)
     if (processor := getattr(client, "input_processor", None)) is not None:
-        frontend.renew(processor)
+        intake.renew(processor)
     await client.collective_rpc("galton_listen")
     async for _ in client.generate(_PROMPT, _self_test_params(spec), "galton-self-test"):
         pass
@@ -54,10 +55,11 @@ def _learn(
         raise SelfTestError(f"the workers' routers differ: {described}")
     config = config_of(vllm_config)
     assert config is not None, "the engine was not started with engine_options()"
-    # For `routing.engine.frontend`, in this process: workers have their own copy.
-    config["router_spec"] = {**fields, "fingerprint": fingerprint}
-    frontend.install()
-    return RouterSpec.from_dict(config["router_spec"])
+    # For `routing.engine.intake`, in this process: workers have their own copy.
+    config["router_spec"] = RouterSpec.from_dict({**fields, "fingerprint": fingerprint})
+    intake.install()
+    spec: RouterSpec = config["router_spec"]
+    return spec
 
 
 def _self_test_policy(spec: RouterSpec) -> dict[str, Any]:

@@ -16,14 +16,15 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
 
-from routing.engine import config_of, routing_of, wrap
+from routing.engine import config_of, wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.engine.sampling import SeededSampling
-from routing.policy import Policy
+from routing.engine.travel import routing_of
+from routing.policy import parse_policy
+from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.modes import MODES
-from routing.reference.route import select_experts
+from routing.reference.route import route_token, select_experts
 from routing.reference.rule import RouterRule
-from routing.spec import RouterSpec
 from routing.state import PHASES, RoutedRequest, StepState
 
 
@@ -96,12 +97,14 @@ class RoutingWorker:
     def galton_check(self, policy: dict[str, Any] | None = None) -> list[str]:
         """Compare what was heard since `galton_listen` with the reference; stop listening.
 
-        policy: the resolved policy, of scope `all`, that every token must have followed;
+        policy: of scope `all`, which every token must have followed, as a `routing` object;
         None to hold each token to its own request's, if it follows one.
         Forgets the counts. Returns one line per disagreement: empty when all did as told.
         """
         state = self.bound.state
-        told = RoutedRequest.of(policy, 0, state.spec).policy
+        told = None
+        if policy is not None:
+            told = compile_policy(parse_policy(policy, state.spec), state.spec)
         heard, self.bound.heard = self.bound.heard or [], None
         state.assignments[:] = 0
         state.routed_tokens[:] = 0
@@ -162,24 +165,20 @@ class _Step:
             self.state.end_step()
 
     def _routed(self, request: Any) -> RoutedRequest:
-        """The request's policy, parsed once and kept on vLLM's own per-request state."""
+        """The request's policy, unpacked once and kept on vLLM's own per-request state."""
         routed: RoutedRequest | None = getattr(request, "_galton_routed", None)
         if routed is None:
-            routed = _routed(request.sampling_params, request.num_prompt_tokens, self.state.spec)
+            routed = _routed(request.sampling_params, request.num_prompt_tokens)
             request._galton_routed = routed
         return routed
 
 
-def _routed(params: Any, num_prompt_tokens: int, spec: RouterSpec) -> RoutedRequest:
-    """What travels with a request, parsed."""
-    routing = routing_of(params) or {}
-    return RoutedRequest.of(
-        routing.get("policy"),
-        num_prompt_tokens,
-        spec,
-        choice=routing.get("choice", 0),
-        include=routing.get("include", ()),
-    )
+def _routed(params: Any, num_prompt_tokens: int) -> RoutedRequest:
+    """What the worker keeps of what travels with a request."""
+    routing = routing_of(params)
+    if routing is None:
+        return RoutedRequest(None, num_prompt_tokens)
+    return RoutedRequest(routing.policy, num_prompt_tokens, tuple(routing.include))
 
 
 class _StepV2:
@@ -191,7 +190,7 @@ class _StepV2:
 
     def add_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:
         for new in scheduler_output.scheduled_new_reqs:
-            routed = _routed(new.sampling_params, new.prompt_len, self.state.spec)
+            routed = _routed(new.sampling_params, new.prompt_len)
             self.requests[new.req_id] = routed
         return original(scheduler_output)
 
@@ -212,7 +211,7 @@ class _StepV2:
         return batch
 
 
-def _disagreements(trace: LayerTrace, state: StepState, told: Policy | None) -> list[str]:
+def _disagreements(trace: LayerTrace, state: StepState, told: CompiledPolicy | None) -> list[str]:
     """One line per token that the layer did not route as the policy and its own rule say."""
     layer = state.spec.layers[trace.layer_row]
     problems = []
@@ -230,27 +229,18 @@ def _disagreements(trace: LayerTrace, state: StepState, told: Policy | None) -> 
     return problems
 
 
-def _disagreement(trace: LayerTrace, token: int, state: StepState, policy: Policy) -> str | None:
+def _disagreement(
+    trace: LayerTrace, token: int, state: StepState, policy: CompiledPolicy
+) -> str | None:
     """What a token's experts and weights are, against the reference; None if they agree."""
-    spec, layer_row = state.spec, trace.layer_row
-    layer, rule = spec.layers[layer_row], state.rules[layer_row]
-    position = int(trace.token_position[token])
-    steering = None
-    if policy.steering is not None:
-        steering = np.array(policy.steering.dense(layer, spec.num_experts))
-    replayed = policy.trace.experts(position, layer_row) if policy.trace else None
-    weights, ids = select_experts(
+    spec, rule = state.spec, state.rules[trace.layer_row]
+    weights, ids = route_token(
+        policy,
+        spec,
+        rule,
         trace.router_logits[token],
-        policy.mode,
-        policy.parameters(layer_row),
-        rule=rule,
-        native_top_k=spec.top_k,
-        seed=policy.seed or 0,
-        layer=layer,
-        position=position,
-        steering=steering,
-        weights=policy.weights,
-        replayed=replayed,
+        layer_index=trace.layer_row,
+        position=int(trace.token_position[token]),
     )
     got = trace.topk_ids[token, : ids.size].tolist()
     if got != ids.tolist():

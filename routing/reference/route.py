@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from routing.policy.keys import Parameters
+from routing.policy.compiled import CompiledPolicy
+from routing.policy.keys import WEIGHTS, Parameters
 from routing.reference.choice import Token
 from routing.reference.modes import CHOOSE
 from routing.reference.noise import gumbel
@@ -18,6 +19,8 @@ from routing.reference.rule import (
     open_experts,
     share,
 )
+from routing.spec import RouterSpec
+from routing.trace import Trace
 
 
 def select_experts(
@@ -64,3 +67,35 @@ def select_experts(
         native = Token(z, noise, native_gate, rule, native_top_k).best(z, native_top_k)
         topk_weights = share(topk_weights) * model_weights(rule, z, native).sum()
     return topk_weights, ids
+
+
+def route_token(
+    policy: CompiledPolicy,
+    spec: RouterSpec,
+    rule: RouterRule,
+    router_logits: npt.NDArray[np.floating],
+    *,
+    layer_index: int,
+    position: int,
+) -> tuple[Floats, Ids]:
+    """`select_experts` of a token that follows a request's policy.
+
+    rule: the layer's. layer_index: of the layer among the MoE layers.
+    """
+    steering = None
+    if policy.steering:
+        steering = np.frombuffer(policy.steering, np.float32).reshape(-1, spec.num_experts)
+    trace = Trace.decode(policy.trace) if policy.trace else None
+    return select_experts(
+        router_logits,
+        policy.mode_row.name,
+        policy.parameters_of(layer_index),
+        rule=rule,
+        native_top_k=spec.top_k,
+        seed=policy.seed,
+        layer=spec.layers[layer_index],
+        position=position,
+        steering=None if steering is None else steering[layer_index].astype(np.float64),
+        weights=WEIGHTS[policy.weights],
+        replayed=trace.experts(position, layer_index) if trace else None,
+    )

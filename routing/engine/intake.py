@@ -1,8 +1,8 @@
-"""Hooks in the process that accepts requests: check a policy once, give children seeds.
+"""Where requests enter the engine: unchecked policies are checked, choices get seeds of their own.
 
 A request carries its policy as `SamplingParams.extra_args["routing"]`, from whichever
-endpoint it came. Past this module it is a checked `Routing`, and absent for a stock request
-that nobody asks to be told of.
+endpoint it came: checked and compiled, a `RequestRouting`; or as JSON gives it. Behind this
+module it is a `RequestRouting`, and absent for a native request without a report.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -20,10 +21,11 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
-from routing.engine import REQUEST_KEY, config_of, routing_of, wrap
-from routing.policy import Policy, PolicyError, parse_policy
+from routing.engine import config_of, wrap
+from routing.engine.travel import REQUEST_KEY, RequestRouting, routing_of
+from routing.policy import PolicyError, parse_policy
+from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.record import Report
-from routing.spec import RouterSpec
 
 
 def install() -> None:
@@ -43,33 +45,23 @@ def renew(processor: InputProcessor) -> None:
     )
 
 
-class Routing(dict[str, Any]):
-    """What travels with a request, checked by whoever made it.
-
-    policy: resolved; None for the model's own. choice: the number of the first choice that
-    it serves, see `derive_seed`; a list of prompts starts one engine request per prompt.
-    include: what to record of its tokens; report: the number of the `Report` for that.
-    JSON makes no such object, so no client can pass anything off as checked.
-    """
-
-
 # By number, while the HTTP request lasts that holds it.
 _reports: WeakValueDictionary[int, Report] = WeakValueDictionary()
 _report_numbers = itertools.count()
 
 
 def travelling(
-    policy: Policy, spec: RouterSpec, *, choice: int = 0, report: Report | None = None
-) -> Routing | None:
-    """The `Routing` of a request; None for a stock one."""
-    if policy.is_native(spec) and report is None:
-        return None
-    resolved = None if policy.is_native(spec) else policy.as_dict()
-    routing = Routing(policy=resolved, choice=choice)
-    if report is not None:
-        routing["include"], routing["report"] = list(report.include), next(_report_numbers)
-        _reports[routing["report"]] = report
-    return routing
+    policy: CompiledPolicy | None, *, choice: int = 0, report: Report | None = None
+) -> RequestRouting | None:
+    """What travels with a request whose first choice has that number; None where nothing need.
+
+    policy: of the request; None for the native one.
+    """
+    if report is None:
+        return None if policy is None else RequestRouting(policy, choice)
+    number = next(_report_numbers)
+    _reports[number] = report
+    return RequestRouting(policy, choice, report.include, number)
 
 
 def invalid(error: PolicyError) -> VLLMValidationError:
@@ -87,27 +79,36 @@ def _process_inputs(
     **kwargs: Any,
 ) -> Any:
     config = config_of(self.vllm_config)
-    asked = routing_of(params) if isinstance(params, SamplingParams) else None
-    if config is None or asked is None:
+    extra_args = (params.extra_args or {}) if isinstance(params, SamplingParams) else {}
+    routing = extra_args.get(REQUEST_KEY)
+    if config is None or routing is None:
         return original(self, request_id, prompt, params, *args, **kwargs)
-    routing = asked if isinstance(asked, Routing) else _check(asked, config)
+    if not isinstance(routing, RequestRouting):
+        routing = _check(routing, config)
     request = original(self, request_id, prompt, params, *args, **kwargs)
     # A new dictionary: the caller's sampling parameters may serve other requests too.
-    extra_args = {k: v for k, v in params.extra_args.items() if k != REQUEST_KEY}
+    extra_args = {k: v for k, v in extra_args.items() if k != REQUEST_KEY}
     if routing is not None:
-        extra_args[REQUEST_KEY] = dict(routing)
+        # Several choices become requests of their own, see `_child_sampling_params`.
+        extra_args[REQUEST_KEY] = _of_choice(routing, 0) if params.n == 1 else routing
     request.sampling_params.extra_args = extra_args
     return request
 
 
-def _check(asked: object, config: dict[str, Any]) -> Routing | None:
-    """A policy from an endpoint or a caller that has not checked it."""
-    spec = RouterSpec.from_dict(config["router_spec"])
+def _check(raw: object, config: dict[str, Any]) -> RequestRouting | None:
+    """A policy from an endpoint or a caller that has not checked it. Raises the 400's error."""
+    spec = config["router_spec"]
     try:
-        allowed = config["allow_request_steering"]
-        return travelling(parse_policy(asked, spec, allow_steering=allowed), spec)
+        policy = parse_policy(raw, spec, allow_steering=config["allow_request_steering"])
     except PolicyError as error:
         raise invalid(error) from error
+    return travelling(None if policy.is_native(spec) else compile_policy(policy, spec))
+
+
+def _of_choice(routing: RequestRouting, index: int) -> RequestRouting:
+    """For one choice of the request, the seed of which is its own."""
+    choice, policy = routing.choice + index, routing.policy
+    return replace(routing, choice=choice, policy=policy and policy.for_choice(choice))
 
 
 def _child_sampling_params(
@@ -119,8 +120,7 @@ def _child_sampling_params(
         return params
     # vLLM gives all children one object unless they have token-sampling seeds.
     params = copy(params)
-    child = {**routing, "choice": routing["choice"] + index}
-    params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: child}
+    params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: _of_choice(routing, index)}
     return params
 
 
@@ -129,8 +129,10 @@ def _add_request(
 ) -> None:
     """Have vLLM collect the request's rows in its report, not in a list of its own."""
     original(self, request, *args, **kwargs)
-    routing = routing_of(request.sampling_params) or {}
-    report = _reports.get(routing.get("report", -1))
+    routing = routing_of(request.sampling_params)
+    if routing is None or routing.report is None:
+        return
+    report = _reports.get(routing.report)
     if report is not None:
         state = self.request_states[request.request_id]
-        state.routed_experts_chunks = report.unread(routing["choice"])
+        state.routed_experts_chunks = report.unread(routing.choice)

@@ -1,0 +1,38 @@
+"""What travels with a request from the API process to the workers, in vLLM's `extra_args`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from vllm.sampling_params import SamplingParams
+
+from routing.policy.compiled import CompiledPolicy
+
+REQUEST_KEY: Final = "routing"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRouting:
+    """Made by whoever checked the policy: no JSON makes one, so no client can forge it.
+
+    policy: None for the native one. choice: the number of the first choice that it serves; a
+    list of prompts starts one engine request per prompt. include: what to record of its
+    tokens; report: the number of the `Report` for that, see `routing.engine.intake`.
+    """
+
+    policy: CompiledPolicy | None
+    choice: int = 0
+    include: tuple[str, ...] = ()
+    report: int | None = None
+
+
+def routing_of(params: SamplingParams | None) -> RequestRouting | None:
+    """What travels with a request behind the intake; None for a native one."""
+    routing: Any = ((params.extra_args if params else None) or {}).get(REQUEST_KEY)
+    if routing is None or isinstance(routing, RequestRouting):
+        return routing
+    # As msgpack brings it: objects have become dictionaries.
+    policy = routing["policy"]
+    compiled = None if policy is None else CompiledPolicy(**policy)
+    return RequestRouting(**{**routing, "policy": compiled})
