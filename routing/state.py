@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from routing.policy.compiled import CompiledPolicy
 from routing.policy.modes import MAX_PARAMETERS, MODES
-from routing.record import Rows
 from routing.reference.rule import SCORINGS, Floats, RouterRule
 from routing.spec import RouterSpec
 from routing.trace import Trace
+from routing.trace.rows import Rows
 
 PHASES: Final = ("prefill", "decode")
 NUMBERS: Final = 6
@@ -44,7 +44,7 @@ class RoutedRequest:
     """What the engine needs to know of one live request.
 
     policy: None for native routing. num_prompt_tokens: tokens the request came with.
-    include: what is to be recorded of its tokens, see `routing.record`; unsent: their rows
+    include: what is to be recorded of its tokens, see `routing.trace.rows`; unsent: their rows
     that have not left the worker yet. trace: what the policy replays.
     """
 

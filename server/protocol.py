@@ -25,8 +25,8 @@ from routing.policy.compiled import CompiledPolicy
 from routing.policy.presets import Presets
 from routing.policy.schema import ROUTING
 from routing.policy.seed import derive_seed
-from routing.record import Report
 from routing.spec import RouterSpec
+from routing.trace.report import Report
 from server.precedence import HEADER, Asked, settle
 
 

@@ -14,7 +14,7 @@ from vllm.entrypoints.openai.models.serving import OpenAIServingModels
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
 from vllm.entrypoints.serve.engine.serving import BaseServing
 
-from routing.engine import wrap
+from routing.engine.hooks import wrap
 from routing.policy.presets import Presets, near
 
 # The name in the request that this task answers, once vLLM has accepted it.

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from routing.record import Report, Rows, latest, measure, row_dtype
 from routing.spec import RouterSpec
 from routing.trace import Trace
+from routing.trace.report import Report
+from routing.trace.rows import Rows, latest, measure, row_dtype
 
 SPEC = RouterSpec((1, 4), 8, 2, 3)
 
@@ -27,7 +28,8 @@ def rows_of(positions: list[int], ids: list[list[int]], *, num_prompt_tokens: in
 
 def report_of(include: list[str], *chunks: Rows) -> Report:
     report = Report(SPEC, include)
-    report.unread(0).extend(chunk.view(np.uint8) for chunk in chunks)
+    for chunk in chunks:
+        report.add(0, chunk.view(np.uint8))
     return report
 
 
@@ -71,7 +73,7 @@ def test_news_come_once_and_statistics_of_all_at_the_end() -> None:
     assert first is not None
     assert Trace.decode(first["trace"][0]["data"]).first_position == 0
     assert report.news() is None
-    report.unread(0).append(rows_of([2], [[4, -1, -1]]).view(np.uint8))
+    report.add(0, rows_of([2], [[4, -1, -1]]).view(np.uint8))
     rest = report.rest()
     assert Trace.decode(rest["trace"][0]["data"]).first_position == 2
     (stats,) = rest["stats"]

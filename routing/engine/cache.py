@@ -13,7 +13,7 @@ from typing import Any
 from vllm.v1.core import kv_cache_utils
 from vllm.v1.request import Request
 
-from routing.engine import wrap
+from routing.engine.hooks import wrap
 from routing.engine.travel import REQUEST_KEY, routing_of
 
 _ATTRIBUTE = "_galton_cache_key"

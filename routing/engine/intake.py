@@ -21,11 +21,12 @@ from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
 
-from routing.engine import config_of, wrap
+from routing.engine.config import config_of
+from routing.engine.hooks import wrap
 from routing.engine.travel import REQUEST_KEY, RequestRouting, routing_of
 from routing.policy import PolicyError, parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
-from routing.record import Report
+from routing.trace.report import Report
 
 
 def install() -> None:
@@ -124,6 +125,18 @@ def _child_sampling_params(
     return params
 
 
+class _Inbox(list[Any]):
+    """Hands what vLLM appends on to a report. Empty, so that vLLM makes no field of it."""
+
+    def __init__(self, report: Report, choice: int) -> None:
+        super().__init__()
+        self.report = report
+        self.choice = choice
+
+    def append(self, rows: Any) -> None:
+        self.report.add(self.choice, rows)
+
+
 def _add_request(
     original: Callable[..., None], self: OutputProcessor, request: Any, *args: Any, **kwargs: Any
 ) -> None:
@@ -135,4 +148,4 @@ def _add_request(
     report = _reports.get(routing.report)
     if report is not None:
         state = self.request_states[request.request_id]
-        state.routed_experts_chunks = report.unread(routing.choice)
+        state.routed_experts_chunks = _Inbox(report, routing.choice)

@@ -1,8 +1,8 @@
 """Rows of the tokens whose requests asked for them, on their way out of the engine.
 
 The way is vLLM's own for outputs beside the tokens, its "auxiliary output connector": the
-worker sends rows along with a step's output (`Recorder`), the scheduler hands them to the
-request's next output (`RowConnector`), and the API process keeps them for the response
+worker sends rows along with a step's output, the scheduler hands them to the request's next
+output (`routing.engine.scheduler`), and the API process keeps them for the response
 (`routing.engine.intake`). Where nobody asks, nothing is copied or sent.
 """
 
@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from vllm.v1.core.sched.scheduler import Scheduler
 
-from routing.engine import config_of, end_with_parent, wrap
-from routing.record import Rows, measure, row_dtype
 from routing.spec import RouterSpec
+from routing.trace.rows import Rows, measure, row_dtype
 
 if TYPE_CHECKING:
     from routing.state import RoutedRequest, StepState
@@ -115,39 +113,3 @@ class Recorder:
                 part.request.unsent.clear()
         self._parts = []
         return taken or None
-
-
-class RowConnector:
-    """In the engine core: vLLM's scheduler asks it what goes out with a request's output.
-
-    Stands for vLLM's `AuxOutputSchedulerConnector`, and keeps nothing.
-    """
-
-    def build_connector_meta(self, scheduler_output: Any, requests: Any) -> None:
-        """The workers need not be told anything."""
-
-    def take_output(
-        self, request: Any, output: dict[str, npt.NDArray[np.uint8]] | None
-    ) -> npt.NDArray[np.uint8] | None:
-        """The request's rows of this step, as bytes."""
-        return output.get(request.request_id) if output else None
-
-    def request_finished(self, request: Any) -> None:
-        """Nothing is kept here."""
-
-    def reset(self) -> None:
-        """Nothing is kept here."""
-
-
-def install() -> None:
-    """Have vLLM's scheduler, so the engine core, use a `RowConnector`. Idempotent."""
-    wrap(Scheduler, "__init__", _scheduler_init)
-
-
-def _scheduler_init(
-    original: Callable[..., None], self: Scheduler, *args: Any, **kwargs: Any
-) -> None:
-    original(self, *args, **kwargs)
-    if config_of(self.vllm_config) is not None:
-        self.aux_output_connector = RowConnector()
-        end_with_parent()

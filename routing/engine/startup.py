@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-from routing.engine import config_of, intake
+from routing.engine import intake
+from routing.engine.config import config_of
 from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 from routing.trace import UNKNOWN_MODEL

@@ -16,7 +16,8 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 from vllm.v1.worker.gpu_worker import Worker
 
-from routing.engine import config_of, wrap
+from routing.engine.config import config_of
+from routing.engine.hooks import wrap
 from routing.engine.router import BoundModel, LayerTrace, RoutingBindError, bind_model
 from routing.engine.sampling import SeededSampling
 from routing.engine.travel import routing_of

@@ -87,8 +87,9 @@ class CompiledPolicy:
 def compile_policy(policy: Policy, spec: RouterSpec) -> CompiledPolicy:
     """The policy for a model with these routers."""
     mode = MODES[policy.mode]
-    rows = [list(policy.parameters(i).values()) for i in range(len(spec.layers))]
-    parameters = _bytes("d", (n for row in rows for n in row + [0.0] * (MAX_PARAMETERS - len(row))))
+    num_rows = len(spec.layers) if any(isinstance(v, tuple) for v in policy.values) else 1
+    rows = [_parameters(policy, layer_index) for layer_index in range(num_rows)]
+    parameters = b"".join(rows) * (len(spec.layers) // num_rows)
     steering, trace, replayed = b"", b"", b""
     if policy.steering is not None:
         by_layer = (policy.steering.dense(layer, spec.num_experts) for layer in spec.layers)
@@ -100,6 +101,11 @@ def compile_policy(policy: Policy, spec: RouterSpec) -> CompiledPolicy:
     seed = policy.seed if policy.draws_noise() else None
     whole = policy.scope == "all"
     return CompiledPolicy(mode.code, weights, seed or 0, whole, parameters, steering, trace, digest)
+
+
+def _parameters(policy: Policy, layer_index: int) -> bytes:
+    numbers = [*policy.parameters(layer_index).values()]
+    return _bytes("d", numbers + [0.0] * (MAX_PARAMETERS - len(numbers)))
 
 
 def _bytes(typecode: str, numbers: Iterable[float]) -> bytes:

@@ -22,9 +22,9 @@ def check_number(
     name: str, value: object, low: float, high: float, *, low_excluded: bool = False
 ) -> float:
     """The value of a key, or of an item in one, as a number in range. Raises PolicyError."""
+    if isinstance(value, int | float) and not isinstance(value, bool):  # noqa: SIM102
+        # NaN is in no range.
+        if low < value <= high or (value == low and not low_excluded):
+            return float(value)
     accepted = f"a number {'above' if low_excluded else 'from'} {low:g} to {high:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise PolicyError(f"routing.{name}", value, accepted)
-    if not low <= value <= high or (low_excluded and value == low):  # NaN is in no range
-        raise PolicyError(f"routing.{name}", value, accepted)
-    return float(value)
+    raise PolicyError(f"routing.{name}", value, accepted)

@@ -179,19 +179,22 @@ def _parameters(
 ) -> list[dict[str, Any]]:
     """[L] every parameter of the mode, by layer, since ranges and defaults may depend."""
     num_layers = len(spec.layers)
-    by_layer: list[dict[str, Any]] = [{} for _ in range(num_layers)]
-    for key in mode.parameters:
-        value = requested.get(key.name)
-        if not isinstance(value, list | tuple):
-            values, names = [value] * num_layers, [key.name] * num_layers
-        elif len(value) == num_layers:
-            values, names = list(value), [f"{key.name}[{i}]" for i in range(num_layers)]
-        else:
+    requests = {key.name: requested.get(key.name) for key in mode.parameters}
+    lists = {name: value for name, value in requests.items() if isinstance(value, list | tuple)}
+    for name, values in lists.items():
+        if len(values) != num_layers:
             accepted = f"a value, or a list of {num_layers} values, one per MoE layer"
-            raise PolicyError(f"routing.{key.name}", value, accepted)
-        for name, one, layer in zip(names, values, by_layer, strict=True):
-            layer[key.name] = _parameter(name, one, key, layer, spec)
-    return by_layer
+            raise PolicyError(f"routing.{name}", values, accepted)
+    by_layer = []
+    for i in range(num_layers if lists else 1):
+        layer: dict[str, Any] = {}
+        for key in mode.parameters:
+            listed = lists.get(key.name)
+            name = key.name if listed is None else f"{key.name}[{i}]"
+            value = requests[key.name] if listed is None else listed[i]
+            layer[key.name] = _parameter(name, value, key, layer, spec)
+        by_layer.append(layer)
+    return by_layer if lists else by_layer * num_layers
 
 
 def _parameter(

@@ -1,20 +1,18 @@
-"""What is recorded of a token, for those who asked: one row per computed token.
+"""What is recorded of a token: one row for each one that was computed, where somebody asked.
 
-Rows are made where the layers run (`routing.engine.recorder`) and turned here into what a
-response carries: a trace, or statistics. Needs NumPy only.
+Rows are made where the layers run (`routing.engine.recorder`) and turned here into a trace or
+statistics.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from routing.spec import RouterSpec
-from routing.trace import Trace
+from routing.trace.trace import Trace
 
 Rows = npt.NDArray[np.void]
 
@@ -127,74 +125,3 @@ def _layer_statistics(rows: Rows, layer_row: int, layer: int) -> dict[str, Any]:
         "distinct_experts": len(experts),
         **means,
     }
-
-
-class _Inbox(list[npt.NDArray[np.uint8]]):
-    """Never true: vLLM looks in it for something to answer with in a field of its own."""
-
-    def __bool__(self) -> bool:
-        return False
-
-
-class Report:
-    """What an HTTP request asked to be told of its tokens' routing, for each of its choices.
-
-    The engine's side fills `unread(choice)`, a list of rows as bytes.
-    """
-
-    def __init__(self, spec: RouterSpec, include: Sequence[str]) -> None:
-        self.include = tuple(include)
-        self._spec = spec
-        self._unread: defaultdict[int, _Inbox] = defaultdict(_Inbox)
-        self._read: defaultdict[int, list[Rows]] = defaultdict(list)
-
-    def unread(self, choice: int) -> list[npt.NDArray[np.uint8]]:
-        """Where the rows of a choice arrive."""
-        return self._unread[choice]
-
-    def news(self) -> dict[str, Any] | None:
-        """Traces of the tokens since the last call, for a chunk of a stream."""
-        news = self._take()
-        if "trace" not in self.include or not news:
-            return None
-        return {"trace": [self._trace(choice, rows, whole=False) for choice, rows in news.items()]}
-
-    def rest(self) -> dict[str, Any]:
-        """Traces of the tokens since the last call of `news`, and statistics of all."""
-        return {**(self.news() or {}), **self._statistics()}
-
-    def whole(self) -> dict[str, Any]:
-        """Traces and statistics of all tokens, from position 0 on."""
-        self._take()
-        out = self._statistics()
-        if "trace" in self.include:
-            rows = self._all()
-            out["trace"] = [self._trace(choice, rows[choice], whole=True) for choice in rows]
-        return out
-
-    def _statistics(self) -> dict[str, Any]:
-        if "stats" not in self.include:
-            return {}
-        rows = self._all()
-        of_choices = {choice: statistics_of(rows[choice], self._spec) for choice in rows}
-        return {"stats": [{"index": choice, **found} for choice, found in of_choices.items()]}
-
-    def _all(self) -> dict[int, Rows]:
-        parts = sorted(self._read.items())
-        return {choice: latest(np.concatenate(rows)) for choice, rows in parts}
-
-    def _take(self) -> dict[int, Rows]:
-        taken = {}
-        for choice, chunks in self._unread.items():
-            if len(chunks):
-                rows = np.concatenate(chunks).view(row_dtype(self._spec))
-                chunks.clear()
-                self._read[choice].append(rows)
-                taken[choice] = latest(rows)
-        return taken
-
-    def _trace(self, choice: int, rows: Rows, *, whole: bool) -> dict[str, Any]:
-        first = 0 if whole else int(rows["position"][0])
-        weights = "weights" in self.include
-        trace = trace_of(rows, self._spec, weights=weights, first_position=first)
-        return {"index": choice, "data": trace.encode_base64()}

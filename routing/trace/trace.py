@@ -1,12 +1,4 @@
-"""A trace: which experts computed every token, as bytes to keep, read and replay.
-
-Needs NumPy and pybase64 only. To read what a server answered to `"include": ["trace"]`:
-
-    from routing.trace import Trace
-    trace = Trace.decode(answer["routing"]["trace"][0]["data"])
-    trace.topk_ids          # [N, L, K], -1 where nothing was computed
-
-The layout is little-endian: a header of 32 bytes
+"""A trace's format. The layout is little-endian: a header of 32 bytes
 
     offset  type    what
     0       4 s     "GLTN"
@@ -163,7 +155,7 @@ class Trace:
         starts = np.cumsum((_HEADER.size, *sizes)).tolist()
         shape = (num_tokens, num_layers, top_k)
         layers, own, ids, weights = (
-            np.frombuffer(raw[start:end], dtype)
+            np.frombuffer(memoryview(raw)[start:end], dtype)
             for start, end, dtype in zip(
                 starts[:-1], starts[1:], ("<u2", "u1", "<i2", "<f4"), strict=True
             )

@@ -1,0 +1,55 @@
+"""How an engine is told that Galton is in it, and with which options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+VLLM_VERSION: Final = "0.32.0"
+CONFIG_KEY: Final = "galton"
+
+
+class UnsupportedVersionError(RuntimeError):
+    """The installed vLLM is not the one whose internals `routing.engine` was written for."""
+
+
+def check_version() -> None:
+    """Raises UnsupportedVersionError."""
+    import vllm
+
+    if vllm.__version__.partition("+")[0] != VLLM_VERSION:
+        raise UnsupportedVersionError(
+            f"Galton extends vLLM {VLLM_VERSION}, and {vllm.__version__} is installed: "
+            "run make setup"
+        )
+
+
+def engine_options(
+    max_experts_per_token: int | None = None, *, allow_request_steering: bool = False
+) -> dict[str, Any]:
+    """Keyword arguments for vLLM's `EngineArgs` or `LLM` that switch Galton on.
+
+    max_experts_per_token: the most experts a request may ask for; None means the model's
+    own number. allow_request_steering: see `parse_policy`.
+    Raises UnsupportedVersionError where another vLLM is installed than this was written for.
+    Both ride in vLLM's `additional_config`, which reaches every process and is part of the
+    hash of compiled graphs: stock vLLM's cached graphs are never mistaken for Galton's.
+    """
+    check_version()
+    return {
+        "worker_cls": "routing.engine.worker.RoutingCPUWorker",
+        "additional_config": {
+            CONFIG_KEY: {
+                "max_experts_per_token": max_experts_per_token,
+                "allow_request_steering": allow_request_steering,
+            }
+        },
+    }
+
+
+def config_of(vllm_config: VllmConfig) -> dict[str, Any] | None:
+    """Galton's part of the engine's configuration; None where Galton is off."""
+    additional = vllm_config.additional_config
+    return additional.get(CONFIG_KEY) if isinstance(additional, dict) else None
