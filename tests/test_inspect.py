@@ -502,7 +502,7 @@ def test_span_joins_neighbours() -> None:
 
 
 def test_the_demos_fingerprint_is_that_of_its_traces() -> None:
-    """It stands in every trace that was ever recorded: reading files otherwise must not change it."""
+    """It stands in every trace that was ever recorded, however the files are read."""
     assert fingerprint(str(DEMO)) == "93345ef06fe05234"
 
 
