@@ -1,11 +1,12 @@
 # Two commands: `make serve` and `make test`. Both set everything up first, once.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
+PAGES := routing/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test lint lock reproducibility conformance conformance-lock battery presets quality \
+.PHONY: help setup serve test lint docs lock reproducibility conformance conformance-lock battery presets quality \
 	clean
 
 help:
@@ -13,6 +14,7 @@ help:
 	@echo "make test                         set up if needed, run every check and test"
 	@echo "make setup                        only set up (.venv)"
 	@echo "make lint                         formatting, lint, types, import contracts, dependencies"
+	@echo "make docs                         write the tables that the code prints into the pages"
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
@@ -41,6 +43,11 @@ lint: setup
 	.venv/bin/lint-imports
 	.venv/bin/deptry server models routing loadtests --extend-exclude server/examples
 	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
+	.venv/bin/cog --check $(PAGES)
+
+# Tables that the code prints are written into the pages that show them.
+docs: setup
+	.venv/bin/cog -r $(PAGES)
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.
