@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Qwen3MoeForCausalLM
@@ -19,9 +21,11 @@ from models.demo.language.scores import tally, wilson
 from models.demo.training import batches, train
 from models.demo.training.log import CURVES
 from models.demo.training.moe import build_config, build_model
+from models.demo.training.noise import Draw
 from models.demo.training.recipe import Recipe
 from models.demo.training.router import StochasticRouter
 from models.demo.training.run import Run
+from routing.reference.noise import gumbel
 from server.cli import main
 
 STEPS = 20
@@ -134,8 +138,8 @@ def test_gradients_reach_chosen_experts_and_the_router_only_through_weights(
     unbroken: Run,
 ) -> None:
     model = build_model(build_config(unbroken.tokenizer, 1))
-    router = StochasticRouter(model.model.layers[0].mlp.gate)
-    router.temperature = torch.full((3, 1), 0.5)
+    router = StochasticRouter(model.model.layers[0].mlp.gate, 0)
+    router.draw = Draw(np.array([7], np.uint64), np.array([0.5]), 3)
     hidden = torch.randn(1, 3, 192)
     _, weights, ids = router(hidden)
     assert torch.allclose(weights.sum(dim=-1), torch.ones(3))
@@ -152,13 +156,30 @@ def test_noise_follows_the_gumbel_distribution_of_serving() -> None:
     class Gate:
         weight, top_k = torch.tensor([[0.0], [0.5], [1.0], [2.0]]), 1
 
-    router = StochasticRouter(Gate())
-    router.generator.manual_seed(3)
-    router.temperature = torch.ones(20_000, 1)
+    router = StochasticRouter(Gate(), 0)
+    router.draw = Draw(np.array([3], np.uint64), np.array([1.0]), 20_000)
     ids = router(torch.ones(1, 20_000, 1))[2]
     share = torch.bincount(ids.flatten(), minlength=4) / 20_000
     expected = Gate.weight.flatten().softmax(dim=0)
     assert ((share - expected).abs() < 4 * (expected * (1 - expected) / 20_000).sqrt()).all()
+
+
+def test_noise_is_what_serving_draws_for_the_same_seed_layer_and_position() -> None:
+    draw = Draw.of_step(seed=5, step=11, shape=(3, 4), hottest=0.8)
+    assert len(set(draw.seeds.tolist())) == 3
+    assert ((draw.temperatures > 0) & (draw.temperatures < 0.8)).all()
+    for layer, num_experts in ((0, 16), (6, 10)):
+        noise = draw.noise(layer, num_experts).view(3, 4, num_experts)
+        for row, position in itertools.product(range(3), range(4)):
+            expected = gumbel(int(draw.seeds[row]), layer, position, num_experts)
+            expected *= draw.temperatures[row]
+            np.testing.assert_allclose(noise[row, position], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_step_and_run_draws_its_own_noise() -> None:
+    draws = [Draw.of_step(seed, step, (2, 1), 1.0) for seed in (0, 1) for step in (0, 1)]
+    assert len({seed for draw in draws for seed in draw.seeds.tolist()}) == 8
+    assert len({t for draw in draws for t in draw.temperatures.tolist()}) == 8
 
 
 def test_fast_experts_and_attention_equal_transformers_own(unbroken: Run) -> None:

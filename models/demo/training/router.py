@@ -9,12 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import Qwen3MoeForCausalLM
 
+from models.demo.training.noise import Draw
+
 
 class StochasticRouter:
     """Replaces a router's forward: Gumbel-top-k, the `sample` mode of serving, in training.
 
-    With a temperature t per token the experts are the top k of logits + t * Gumbel noise; without
-    one they are the top k of the logits. Weights come from the clean logits of the chosen experts,
+    With a draw the experts are the top k of logits + temperature * Gumbel noise, the noise that
+    serving draws for the same seed, layer and position; without one they are the top k of the
+    logits. Weights come from the clean logits of the chosen experts,
     so the gradient flows through these experts and their weights, never through the choice.
 
     aux_loss: the load-balancing loss of the last call, E * sum over experts of (share of
@@ -24,10 +27,9 @@ class StochasticRouter:
     load: [E], each expert's share of assignments in the last call.
     """
 
-    def __init__(self, router: Any) -> None:
-        self.router = router
-        self.temperature: Tensor | None = None  # [T, 1]
-        self.generator = torch.Generator()
+    def __init__(self, router: Any, layer: int) -> None:
+        self.router, self.layer = router, layer
+        self.draw: Draw | None = None
         self.aux_loss = torch.zeros(())
         self.load = torch.zeros(router.weight.shape[0])
 
@@ -44,17 +46,15 @@ class StochasticRouter:
         return logits, chosen / chosen.sum(dim=-1, keepdim=True), ids
 
     def _choose(self, logits: Tensor) -> Tensor:
-        if self.temperature is not None:
-            uniform = torch.rand(logits.shape, generator=self.generator)
-            logits = logits - self.temperature * torch.log(
-                -torch.log(uniform.clamp(1e-9, 1 - 1e-7))
-            )
+        if self.draw is not None:
+            logits = logits.double() + self.draw.noise(self.layer, logits.shape[1])
         return logits.topk(self.router.top_k, dim=-1).indices
 
 
 def add_routers(model: Qwen3MoeForCausalLM) -> list[StochasticRouter]:
     """Put a `StochasticRouter` in every layer; returns them."""
-    routers = [StochasticRouter(layer.mlp.gate) for layer in model.model.layers]
-    for layer, router in zip(model.model.layers, routers, strict=True):
+    layers = model.model.layers
+    routers = [StochasticRouter(layer.mlp.gate, i) for i, layer in enumerate(layers)]
+    for layer, router in zip(layers, routers, strict=True):
         layer.mlp.gate.forward = router
     return routers

@@ -23,6 +23,7 @@ from models.demo.training.batches import IGNORE, Batch, Place
 from models.demo.training.evaluate import answers
 from models.demo.training.moe import build_config, build_model, export
 from models.demo.training.muon import build_optimizers
+from models.demo.training.noise import Draw
 from models.demo.training.recipe import Recipe
 from models.demo.training.router import add_routers
 from models.demo.training.tokenizer import wrapped
@@ -75,7 +76,7 @@ class Run:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
-        self._heat(batch.ids.shape)
+        self._set_draw((batch.ids.shape[0], batch.ids.shape[1]))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.model.model(input_ids=batch.ids, use_cache=False).last_hidden_state
             wanted = batch.labels != IGNORE
@@ -91,14 +92,12 @@ class Run:
         self.step, self.tokens = self.step + 1, self.tokens + batch.ids.numel()
         self.seconds += time.perf_counter() - began
 
-    def _heat(self, shape: torch.Size) -> None:
-        """Give every router this step's noise: a temperature for each sequence of [B, S]."""
+    def _set_draw(self, shape: tuple[int, int]) -> None:
+        """Give every router this step's seeds and temperatures, of a batch [B, S]."""
         hottest = self.recipe.temperature(self.progress)
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        drawn = torch.rand(shape[0], generator=generator) * hottest
+        draw = Draw.of_step(self.recipe.seed, self.step, shape, hottest) if hottest else None
         for router in self.routers:
-            router.generator = generator
-            router.temperature = drawn.repeat_interleave(shape[1])[:, None] if hottest else None
+            router.draw = draw
 
     def _count(self, losses: Tensor, tasks: Tensor, aux_loss: float) -> None:
         size = len(TASKS)
@@ -121,7 +120,7 @@ class Run:
     def scores(self, per_task: int) -> dict[str, tuple[int, int]]:
         """task -> right answers and questions: greedy, the clean top k, the validation split."""
         for router in self.routers:
-            router.temperature = None
+            router.draw = None
         self.model.set_attn_implementation("sdpa")
         self.model.eval()
         found: dict[str, tuple[int, int]] = {}
