@@ -10,21 +10,21 @@ import itertools
 import json
 import subprocess
 import sys
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from loadtests.servers import galton
 from models.demo import CHECKPOINT, PRESETS
 from models.demo.language.data import TASKS, TRANSLATIONS, Split, as_row, different, examples
 from models.demo.language.scores import QUESTIONS
 from models.tuning.interval import GAIN, LOSS, NO_GAIN
-from models.tuning.report import write_tables
+from routing.policy.presets import Preset, Presets, write_presets
 
 FIRST_LINES: Final = """\
 # Presets of the bundled demo model: each is a model of its own, `galton-demo-NAME`.
-# Written by `make presets`: see models/README.md, The demo's presets."""
+# Written by `make presets`: see models/demo/README.md, The demo's presets."""
 OWN: Final = {"mode": "top_k"}
 _BIAS: Final = ("--search=bias", "--metric=perplexity", "--sigma=0.4", "--minibatch=100")
 _FEWER: Final = ("--search=top_k", "--metric=exact_match", "--scope=all")
@@ -111,38 +111,31 @@ def write_data(path: Path, split: Split, recipe: Recipe, count: int) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def tuned(recipe: Recipe, checkpoint: Path, work: Path) -> dict[str, Any]:
-    """The preset that `galton tune` finds, as a table; an earlier run's if there is one."""
+def tuned(recipe: Recipe, checkpoint: Path, work: Path) -> Preset:
+    """The preset that `galton tune` finds; an earlier run's if there is one."""
     out = work / f"{recipe.name}.toml"
     if not out.exists():
         valid, test = (work / f"{recipe.name}-{split}.jsonl" for split in ("valid", "test"))
         write_data(valid, "valid", recipe, recipe.examples[0])
         write_data(test, "test", recipe, recipe.examples[1])
-        command = [
-            *(str(Path(sys.executable).with_name("galton")), "tune", str(checkpoint)),
-            *(f"--data={valid}", f"--test={test}"),
+        command = galton(
+            *("tune", str(checkpoint), f"--data={valid}", f"--test={test}"),
             *("--enforce-eager", f"--kv-cache-memory-bytes={2**30}"),
             *(f"--name={recipe.name}", f"--out={out}", f"--trials={recipe.trials}"),
             *recipe.flags,
-        ]
+        )
         print(f"{recipe.name}: {' '.join(recipe.flags)}", flush=True)
         subprocess.run(command, check=True)
-    return dict(tomllib.loads(out.read_text(encoding="utf-8"))["presets"][recipe.name])
+    return Presets.read(out).named[recipe.name]
 
 
-def shipped(recipe: Recipe, found: Mapping[str, Any]) -> dict[str, Any]:
+def shipped(recipe: Recipe, tuned: Preset) -> dict[str, Any]:
     """The preset with its meaning first; the model's own routing where it is not worth it."""
-    text, verdict = found["description"], found["results"]["verdict"]
-    if verdict not in recipe.worth:
-        return {
-            "description": f"{recipe.meaning}: the model's own routing. {text}",
-            "routing": OWN,
-        }
-    return {
-        "description": f"{recipe.meaning}. {text}",
-        "routing": found["routing"],
-        "results": found["results"],
-    }
+    if tuned.results["verdict"] not in recipe.worth:
+        text = f"{recipe.meaning}: the model's own routing. {tuned.description}"
+        return {"description": text, "routing": OWN}
+    text = f"{recipe.meaning}. {tuned.description}"
+    return {"description": text, "routing": tuned.routing, "results": tuned.results}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,15 +150,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     recipes = [r for r in RECIPES if not args.only or r.name in args.only]
     try:
-        found = {r.name: tuned(r, args.checkpoint, args.work) for r in recipes}
+        presets = {r.name: shipped(r, tuned(r, args.checkpoint, args.work)) for r in recipes}
     except subprocess.CalledProcessError as error:
         return int(error.returncode)
     except KeyboardInterrupt:
         print("presets: stopped; the same command goes on", file=sys.stderr)
         return 130
     if not args.only:
-        presets = {recipe.name: shipped(recipe, found[recipe.name]) for recipe in recipes}
-        write_tables(args.out, FIRST_LINES, presets)
+        write_presets(args.out, FIRST_LINES, presets)
         print(f"written: {args.out}")
     return 0
 

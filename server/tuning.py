@@ -53,7 +53,7 @@ def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     from models.tuning.data import read_examples, refuse_shared
     from models.tuning.metrics import find_metric
     from models.tuning.objective import Asking, Objective
-    from models.tuning.report import refuse_foreign, write_presets
+    from models.tuning.report import refuse_foreign, write_found
     from models.tuning.search import Budget
     from models.tuning.study import Studies
     from models.tuning.tune import OWN_STUDY, Run
@@ -97,7 +97,7 @@ def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
         ).found()
     engine.stop()
     presets = {f"{args.name}-{f.search}" if found[1:] else args.name: f for f in found}
-    write_presets(args.out, presets)
+    write_found(args.out, presets)
     for name, one in presets.items():
         console.print(f"{name}: {one.description()}")
     console.print(f"written: {args.out}; trials: {path}")

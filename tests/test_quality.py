@@ -31,7 +31,7 @@ from models.demo import EXPERTS, LAYERS, PRESETS
 from models.demo.language.data import Example, examples
 from models.demo.language.judge import any_right, right_and_new
 from models.demo.language.scores import Score
-from routing.policy.presets import Presets
+from routing.policy.presets import Preset, Presets, write_presets
 from server import tuning_flags
 from tests.servers import Server
 
@@ -212,13 +212,10 @@ def test_a_preset_that_is_not_worth_it_is_the_models_own_routing(
     name: str, verdict: str, ships: bool, tmp_path: Path
 ) -> None:
     [recipe] = [recipe for recipe in tune_presets.RECIPES if recipe.name == name]
-    found = {
-        "description": 'Tuned "so"',
-        "routing": {"mode": "top_k", "top_k": 3},
-        "results": {"verdict": verdict, "test": {"interval": [-1.0, 0.5]}},
-    }
-    shipped = tune_presets.shipped(recipe, found)
-    tune_presets.write_tables(tmp_path / "presets.toml", "# Head", {name: shipped})
+    results = {"verdict": verdict, "test": {"interval": [-1.0, 0.5]}}
+    tuned = Preset(name, 'Tuned "so"', {"mode": "top_k", "top_k": 3}, results=results)
+    shipped = tune_presets.shipped(recipe, tuned)
+    write_presets(tmp_path / "presets.toml", "# Head", {name: shipped})
     preset = Presets.read(tmp_path / "presets.toml").named[name]
     assert preset.routing == ({"mode": "top_k", "top_k": 3} if ships else {"mode": "top_k"})
     assert preset.description.startswith(recipe.meaning)

@@ -22,7 +22,7 @@ from models.tuning.interval import paired_gain
 from models.tuning.metrics import METRICS, Metric, MetricError, Scores, find_metric
 from models.tuning.objective import Asking, Objective
 from models.tuning.path_update import PathUpdate, bias_routing
-from models.tuning.report import FIRST_LINE, Found, ReportError, refuse_foreign, write_presets
+from models.tuning.report import FIRST_LINE, Found, ReportError, refuse_foreign, write_found
 from models.tuning.search import Budget
 from models.tuning.spaces import (
     SpaceError,
@@ -495,7 +495,7 @@ def test_presets_are_read_back_with_their_results(
     undisturbed: tuple[Path, list[Found]], tmp_path: Path
 ) -> None:
     path = tmp_path / "tuned.toml"
-    write_presets(path, {f"tuned-{f.search}": f for f in undisturbed[1]})
+    write_found(path, {f"tuned-{f.search}": f for f in undisturbed[1]})
     presets = Presets.read(path).resolved(SPEC)
     assert list(presets.named) == ["tuned-temperature", "tuned-top_k", "tuned-bias"]
     for found in undisturbed[1]:
@@ -515,7 +515,7 @@ def test_without_a_test_split_no_gain_is_claimed(
         for f in undisturbed[1][:1]
     )
     path = tmp_path / "tuned.toml"
-    write_presets(path, {"tuned": found})
+    write_found(path, {"tuned": found})
     preset = Presets.read(path).named["tuned"]
     assert preset.description.endswith("not tested, so no gain is claimed")
     assert preset.results["verdict"] == "not tested"

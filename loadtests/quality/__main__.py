@@ -25,6 +25,7 @@ from loadtests.servers import ServerError
 from models.arguments import at_least_one
 from models.demo import CHECKPOINT, PRESETS
 from models.demo.language.scores import held_out
+from routing.policy.presets import PresetError
 
 HERE = Path(__file__).parent
 RESULTS = "results.json"
@@ -158,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=5, help="of timing (5)")
     try:
         run(parser.parse_args(argv))
-    except (QualityError, RequestError, ServerError) as error:
+    except (PresetError, QualityError, RequestError, ServerError) as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from routing.policy.presets import Presets
 
 DEMO, CONTROL = "demo", "control"
 MAX_EXPERTS: Final = 8
@@ -66,8 +67,7 @@ def _drawn(checkpoint: str, mode: str, scope: str) -> Row:
 
 
 def _preset_rows(presets: Path) -> list[Row]:
-    declared = tomllib.loads(presets.read_text(encoding="utf-8"))["presets"]
     return [
-        Row(f"preset {name}", DEMO, found, name, draws=found["mode"] != OWN)
-        for name, found in ((name, table["routing"]) for name, table in declared.items())
+        Row(f"preset {p.name}", DEMO, p.routing, p.name, draws=p.routing["mode"] != OWN)
+        for p in Presets.read(presets).named.values()
     ]

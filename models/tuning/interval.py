@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import bootstrap
 
 from models.tuning.metrics import Scores
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 10_000
 GAIN, NO_GAIN, LOSS = "gain", "no gain shown", "loss"
-_CHUNK: Final = 500  # resamples at once, which bounds memory
+_BATCH: Final = 500  # resamples at once, which bounds memory
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +41,26 @@ def paired_gain(own: Scores, tuned: Scores, seed: int = 0) -> Gain:
     systems on one test set, Koehn 2004 (W04-3250).
     """
     assert len(own.values) == len(tuned.values), "not the same examples"
-    rng = np.random.default_rng(seed)
-    num = len(own.values)
-    drawn = []
-    for _ in range(RESAMPLES // _CHUNK):
-        # How often each example occurs stands for the examples drawn: only sums are needed.
-        counts = rng.multinomial(num, np.full(num, 1 / num), size=_CHUNK)
-        drawn.append(_difference(own, tuned, counts))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    return Gain(float(_difference(own, tuned, np.ones(num))), float(low), float(high))
-
-
-def _difference(own: Scores, tuned: Scores, counts: np.ndarray) -> np.ndarray:
     metric = tuned.metric
-    better = metric.summary(tuned.values, tuned.weights * counts)
-    worse = metric.summary(own.values, own.weights * counts)
-    difference = better - worse if metric.higher_is_better else worse - better
-    return np.asarray(difference)
+
+    def difference(*examples: Array, axis: int = -1) -> Array:
+        own_values, own_weights, values, weights = examples
+        better = metric.summary(values, weights) - metric.summary(own_values, own_weights)
+        return np.asarray(better if metric.higher_is_better else -better)
+
+    examples = (own.values, own.weights, tuned.values, tuned.weights)
+    estimate = float(difference(*examples))
+    if len(own.values) == 1:  # drawn from one example, all resamples are alike
+        return Gain(estimate, estimate, estimate)
+    interval = bootstrap(
+        examples,
+        difference,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Gain(estimate, float(interval.low), float(interval.high))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any, Final
 from models.tuning.interval import CONFIDENCE, paired_gain
 from models.tuning.metrics import Scores
 from models.tuning.spaces import Routing
+from routing.policy.presets import write_presets
 
 FIRST_LINE: Final = "# Written by `galton tune`, which overwrites this file."
 NOT_TESTED: Final = "not tested"
@@ -105,43 +104,13 @@ def refuse_foreign(path: Path) -> None:
         raise ReportError(f"{path} exists and is not of galton tune's making: name another --out")
 
 
-def write_presets(path: Path, presets: Mapping[str, Found]) -> None:
-    """Write the file at once or not at all."""
+def write_found(path: Path, found: Mapping[str, Found]) -> None:
+    """Write a presets file: name -> what the search of that preset found."""
     tables = {
-        name: {
-            "description": found.description(),
-            "routing": found.routing,
-            "results": found.results(),
-        }
-        for name, found in presets.items()
+        name: {"description": f.description(), "routing": f.routing, "results": f.results()}
+        for name, f in found.items()
     }
-    write_tables(path, f"{FIRST_LINE}\n# Results: models/README.md, Tuning.", tables)
-
-
-def write_tables(path: Path, head: str, presets: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a presets file: comments, then each preset's description, routing and results."""
-    lines = [head, ""]
-    for name, preset in presets.items():
-        key = f'presets."{name}"'
-        lines.append(f"[{key}]")
-        lines += [f"{k} = {_toml(v)}" for k, v in preset.items() if k != "results"]
-        if "results" in preset:
-            lines += ["", f"[{key}.results]"]
-            lines += [f"{k} = {_toml(v)}" for k, v in preset["results"].items()]
-        lines.append("")
-    draft = path.with_name(path.name + ".draft")
-    draft.write_text("\n".join(lines), encoding="utf-8")
-    os.replace(draft, path)
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{json.dumps(str(k))} = {_toml(v)}" for k, v in value.items())
-        return f"{{ {inner} }}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    # JSON's strings and finite numbers are TOML's too.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    write_presets(path, f"{FIRST_LINE}\n# Results: models/tuning/README.md.", tables)
 
 
 def _rounded(number: float) -> float:

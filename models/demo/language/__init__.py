@@ -2,5 +2,5 @@
 
 `lexicon` has the words, `phrases` and `grammar` make sentences of them in four languages,
 `questions` and `styles` tasks; `data` draws exchanges of all tasks, `judge` and `scores` say how
-good answers are. Standard library only.
+good answers are. Imports the standard library only.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
 
 from models.demo.language.data import TASKS, TRANSLATIONS, Example, Split, different, examples
 
@@ -18,12 +17,12 @@ QUESTIONS = ("passage", "arithmetic", "ordering", "calendar")
 GROUPS = {"translation": TRANSLATIONS, "questions": QUESTIONS}
 
 
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The Wilson score interval of a share, 95 % by default; `total` is above 0."""
-    share = right / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share; `total` is above 0."""
+    from scipy.stats import binomtest  # a second to import
+
+    low, high = binomtest(right, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
