@@ -1,7 +1,7 @@
 # Two commands: `make serve` and `make test`. Both set everything up first, once.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
-PAGES := routing/README.md
+PAGES := loadtests/quality/README.md routing/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE

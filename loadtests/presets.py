@@ -24,7 +24,7 @@ from routing.policy.presets import Preset, Presets, write_presets
 
 FIRST_LINES: Final = """\
 # Presets of the bundled demo model: each is a model of its own, `galton-demo-NAME`.
-# Written by `make presets`: see models/demo/README.md, The demo's presets."""
+# Written by `make presets`: see models/demo/README.md, Its presets."""
 OWN: Final = {"mode": "top_k"}
 _BIAS: Final = ("--search=bias", "--metric=perplexity", "--sigma=0.4", "--minibatch=100")
 _FEWER: Final = ("--search=top_k", "--metric=exact_match", "--scope=all")

@@ -25,6 +25,7 @@ from loadtests.quality.measure import (
     pass_at,
     score,
 )
+from loadtests.quality.results import Results
 from loadtests.quality.rows import DEMO, OWN, Row, all_rows
 from loadtests.quality.usage import Usage, information, kind_of, usage
 from models.demo import EXPERTS, LAYERS, PRESETS
@@ -141,21 +142,22 @@ def test_report_and_pictures_show_every_row(tmp_path: Path) -> None:
         "accuracy.svg", "passes.svg", "usage.png"
     }  # fmt: skip
     settings = {"per_task": 1, "sampled_per_task": 1, "machine": "this"}
-    text = report.render(settings, measured, usages)
+    text = report.full(settings, measured, usages)
     for row in rows:
         assert f"| {row.key.removeprefix('demo ')} | 90 (60-98) |" in text
+    assert report.summary(measured).count("90 (60-98)") == 10 * 3
 
 
 def test_results_are_gone_on_with_unless_made_otherwise(tmp_path: Path) -> None:
     rows = all_rows(PRESETS, control=False)
-    results = quality.Results.at(tmp_path, {"per_task": 1}, rows)
+    results = Results.at(tmp_path, {"per_task": 1}, rows)
     for row in (rows[0], rows[-1]):
         results.measured[row.key] = made_up(row)
     results.save()
-    assert quality.Results.at(tmp_path, {"per_task": 1}, rows).measured == results.measured
-    assert quality.Results.at(tmp_path, {"per_task": 2}, rows).measured == {}
+    assert Results.at(tmp_path, {"per_task": 1}, rows).measured == results.measured
+    assert Results.at(tmp_path, {"per_task": 2}, rows).measured == {}
     other_preset = replace(rows[-1], routing={"mode": "uniform"})
-    kept = quality.Results.at(tmp_path, {"per_task": 1}, [rows[0], other_preset]).measured
+    kept = Results.at(tmp_path, {"per_task": 1}, [rows[0], other_preset]).measured
     assert kept == {rows[0].key: results.measured[rows[0].key]}
 
 

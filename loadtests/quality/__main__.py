@@ -8,65 +8,27 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from loadtests.client import RequestError
-from loadtests.quality import plots, report
-from loadtests.quality.measure import Measured, as_json, from_json, measure, rate
+from loadtests.quality import plots
+from loadtests.quality.measure import measure, rate
 from loadtests.quality.questions import serving
+from loadtests.quality.results import HERE, Results
 from loadtests.quality.rows import CONTROL, DEMO, OWN, Row, all_rows
-from loadtests.quality.usage import Usage, usage
+from loadtests.quality.usage import usage
 from loadtests.servers import ServerError
 from models.arguments import at_least_one
 from models.demo import CHECKPOINT, PRESETS
 from models.demo.language.scores import held_out
 from routing.policy.presets import PresetError
 
-HERE = Path(__file__).parent
-RESULTS = "results.json"
-
 
 class QualityError(Exception):
     """A checkpoint that cannot be read."""
-
-
-class Results:
-    """What was measured so far, in results.json."""
-
-    def __init__(self, out: Path, settings: dict[str, Any]) -> None:
-        self.path, self.settings = out / RESULTS, settings
-        self.measured: dict[str, Measured] = {}
-        self.usages: dict[str, Usage] = {}
-
-    @classmethod
-    def at(cls, out: Path, settings: dict[str, Any], rows: Sequence[Row]) -> Results:
-        """Those of `rows` that lie there, if they were made with the same settings."""
-        results = cls(out, settings)
-        if results.path.exists():
-            found = json.loads(results.path.read_text())
-            if found["settings"] == settings:
-                kept = (m for m in map(from_json, found["rows"]) if m.row in rows)
-                results.measured = {m.row.key: m for m in kept}
-                results.usages = {n: Usage.from_json(u) for n, u in found["usages"].items()}
-        return results
-
-    def save(self) -> None:
-        """Write them at once or not at all."""
-        found = {
-            "settings": self.settings,
-            "usages": {name: found.as_json() for name, found in self.usages.items()},
-            "rows": [as_json(measured) for measured in self.measured.values()],
-        }
-        partial = self.path.with_suffix(".partial")
-        # A line for each row, so that a diff shows which changed.
-        text = json.dumps(found).replace('{"row"', '\n{"row"')
-        partial.write_text(f"{text}\n")
-        os.replace(partial, self.path)
 
 
 def measure_rows(url: str, rows: Sequence[Row], results: Results) -> None:
@@ -123,9 +85,7 @@ def run(args: argparse.Namespace) -> None:
                 time_rows(url, own_rows, results)
     measured = [results.measured[row.key] for row in rows]
     plots.draw(args.out, measured, results.usages)
-    text = report.render(settings, measured, results.usages)
-    (args.out / "README.md").write_text(text, encoding="utf-8")
-    print(f"written: {args.out / 'README.md'}")
+    print(f"written: {args.out}; `make docs` puts ten rows into the page")
 
 
 def _digest(path: Path) -> str:
@@ -148,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--checkpoint", type=Path, default=CHECKPOINT, help="default: the demo")
     add("--presets", type=Path, default=PRESETS, help="default: the demo's")
     add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
-    add("--out", type=Path, default=HERE, help="README.md, pictures and results.json")
+    add("--out", type=Path, default=HERE, help="results.json and pictures")
     add("--per-task", type=at_least_one, default=100, help="questions of each task (100)")
     add(
         "--sampled-per-task",

@@ -1,42 +1,71 @@
-"""README.md of this folder: what was found, as tables."""
+"""What was found, as tables: `python -m loadtests.quality.report`; all of them with --full."""
 
 from __future__ import annotations
 
+import argparse
 import statistics
+import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from loadtests.client import IN_FLIGHT
 from loadtests.quality.measure import PASSES, Measured, score
+from loadtests.quality.results import HERE, Results
 from loadtests.quality.usage import Usage
 from models.demo.language.data import TASKS
 from models.demo.language.scores import DIFFICULTIES
 
+GROUPS: Final = ("translation", "questions")
+SHOWN: Final = (
+    *("demo top_k", "demo top_k 2", "demo top_k 1", "demo sample 0.5, all", "demo sample 1, all"),
+    *("demo sample 1.5, all", "demo uniform, all", "demo tokens at T=1"),
+    *("control top_k", "control sample 1.5, all"),
+)
 HEAD = """\
 # The demo model, by policy
-
-Written by `make quality`; do not edit. What follows from it is in
-[models/README.md](../../models/README.md#what-routing-does-to-it).
 
 {settings}
 
 `, all` means scope `all`, the prompt's tokens too; `, decode` generated tokens only. `top_k 2` and
 the like have scope `all`. `control` was trained with plain top-k, as many steps. In brackets: 95 %
 intervals (Wilson's).
-
-![accuracy by policy](accuracy.svg)
 """
 
 
-def render(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[str, Usage]) -> str:
-    """The whole file."""
-    said = (
+def summary(measured: Sequence[Measured]) -> str:
+    """The ten rows that say most."""
+    rows = [
+        [
+            m.row.key.removeprefix("demo "),
+            *(_cell(m, group) for group in (*GROUPS, "all")),
+            *_routing(m, measured[0]),
+        ]
+        for m in measured
+        if m.row.key in SHOWN
+    ]
+    head = ["", *GROUPS, "all tasks", "experts", "own", "busiest", "speed"]
+    return _table(head, sorted(rows, key=lambda row: _place(row[0])))
+
+
+def ten_rows() -> str:
+    """`summary` of the results that lie here, for README.md."""
+    return summary(list(Results.load(HERE).measured.values()))
+
+
+def _place(name: str) -> int:
+    return [key.removeprefix("demo ") for key in SHOWN].index(name)
+
+
+def full(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[str, Usage]) -> str:
+    """Every row in every table."""
+    conditions = (
         f"{settings['per_task']} held-out test questions of each of 13 tasks, greedy tokens, "
         f"through `galton serve` on {settings['machine']}; 16 answers to each of "
         f"{settings['sampled_per_task']} questions of each task where answers vary."
     )
     parts = [
-        HEAD.format(settings=said),
+        HEAD.format(settings=conditions),
         "## Summary\n",
         "*Experts*: mean per generated token and layer. *Own*: share of the model's own choice "
         "among them. *Busiest*: load of the busiest expert over the mean, mean of layers. "
@@ -47,11 +76,7 @@ def render(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[
         "Chance that one of n answers is right, with half its 95 % interval; distinct: different "
         "answers among 16.\n",
         _passes(measured),
-        "![passes](passes.svg)\n",
         "## Experts\n",
-        "Share of a layer's assignments that an expert gets, by kind of question, under the "
-        "model's own routing.\n",
-        "![experts by kind of question](usage.png)\n",
         "*Information*: of kind and expert, bits; 0 is none, in brackets after shuffling. *Told*: "
         "questions whose kind is told by the nearest mean load of other questions.\n",
         _usage(usages),
@@ -75,22 +100,23 @@ def _cell(measured: Measured, task: str, difficulty: str = "all") -> str:
 
 
 def _summary(measured: Sequence[Measured]) -> str:
-    groups = ("translation", "questions")
-    head = ["", *(f"{g}, easy and medium" for g in groups), *groups, "all tasks",
+    head = ["", *(f"{g}, easy and medium" for g in GROUPS), *GROUPS, "all tasks",
             "experts", "own", "busiest", "speed"]  # fmt: skip
     rows = [
         [
             m.row.key.removeprefix("demo "),
-            *(_cell(m, group, "easy, medium") for group in groups),
-            *(_cell(m, group) for group in (*groups, "all")),
-            f"{m.experts:.2f}",
-            f"{m.overlap:.2f}",
-            f"{m.busiest:.2f}",
-            _speed(m, measured[0]),
+            *(_cell(m, group, "easy, medium") for group in GROUPS),
+            *(_cell(m, group) for group in (*GROUPS, "all")),
+            *_routing(m, measured[0]),
         ]
         for m in measured
     ]
     return _table(head, rows)
+
+
+def _routing(measured: Measured, own: Measured) -> list[str]:
+    means = (measured.experts, measured.overlap, measured.busiest)
+    return [*(f"{mean:.2f}" for mean in means), _speed(measured, own)]
 
 
 def _speed(measured: Measured, own: Measured) -> str:
@@ -132,3 +158,19 @@ def _by_task(measured: Sequence[Measured], level: str) -> str:
         [m.row.key.removeprefix("demo "), *(_cell(m, t, level) for t in tasks)] for m in measured
     ]
     return _table(["", *(t.removeprefix("translate_") for t in tasks)], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what results.json holds; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.quality.report", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="every row, by task and difficulty too")
+    parser.add_argument("--out", type=Path, default=HERE, help="where make quality wrote")
+    args = parser.parse_args(argv)
+    results = Results.load(args.out)
+    measured = list(results.measured.values())
+    print(full(results.settings, measured, results.usages) if args.full else summary(measured))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
