@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ TOOL_FLAGS = (
     '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}',
 )
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
 
 
 class Server(servers.Server):
@@ -51,12 +54,43 @@ class Server(servers.Server):
         ids: list[int] = self.complete(prompt, routing, **body)["choices"][0]["token_ids"]
         return ids
 
+    @contextmanager
+    def engine_held(self) -> Iterator[None]:
+        """The engine stands still: requests gather before it, and none is answered."""
+        engine = next(child for child in self.children() if "EngineCore" in child.name())
+        engine.suspend()
+        try:
+            yield
+        finally:
+            engine.resume()
+
+    def load(self) -> int:
+        """How many requests are being answered."""
+        answering: int = httpx.get(f"{self.url}/load", timeout=60).json()["server_load"]
+        return answering
+
+    @contextmanager
+    def crowd(self, asks: Sequence[Callable[[], Any]]) -> Iterator[list[Future[Any]]]:
+        """Requests that are all with the server, none answered, until the block ends.
+
+        asks: each sends one request. The futures have results some time after the block.
+        """
+        assert eventually(lambda: self.load() == 0)
+        pool = ThreadPoolExecutor(len(asks))
+        with self.engine_held():
+            answers = [pool.submit(ask) for ask in asks]
+            assert eventually(lambda: self.load() == len(asks))
+            yield answers
+        pool.shutdown(wait=False)
+
     def together(
         self, requests: Sequence[tuple[list[int], object]], **body: Any
     ) -> list[list[int]]:
-        """`tokens` of all requests, sent at once: they share the engine's batch."""
-        with ThreadPoolExecutor(len(requests)) as pool:
-            return list(pool.map(lambda r: self.tokens(*r, **body), requests))
+        """`tokens` of all requests, which begin at once: they share the engine's batch."""
+        asks = [partial(self.tokens, *request, **body) for request in requests]
+        with self.crowd(asks) as answers:
+            pass
+        return [answer.result() for answer in answers]
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry `labels`."""
@@ -79,10 +113,18 @@ class Server(servers.Server):
         return psutil.Process(self.process.pid).children(recursive=True)
 
 
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether it comes true; the time limit is only for what never does."""
+    deadline = time.monotonic() + seconds
+    while not (is_true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_true
+
+
 def stock(*args: str) -> list[str]:
     """The command line of vLLM's own server, serving the demo as `galton serve` does."""
     entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
-    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", *args]
+    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", TRACK_LOAD, *args]
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import signal
-import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import openai
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import CountedStream
-from tests.servers import MODEL, Server
+from tests.servers import MODEL, Server, eventually
 
 SEVEN = {"mode": "sample", "temperature": 0.7, "seed": 7}
 ECHO = {"policy": {**SEVEN, "top_k": 4, "scope": "decode"}, "preset": "seven"}
@@ -30,6 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 STREAMING = list(BODIES)[:4]
 ALIAS = f"{MODEL}-seven"
+COMPLETIONS = "/v1/completions"
 
 
 def events(response: httpx.Response) -> list[dict[str, Any]]:
@@ -170,13 +173,6 @@ def test_modes_and_presets_are_listed(server: Server) -> None:
     assert listed("presets")["steered"]["results"] == {}
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 20) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not condition():
-        time.sleep(0.1)
-    return condition()
-
-
 def test_hangup_reloads_the_file_and_a_bad_one_changes_nothing(server: Server) -> None:
     file = server.log.with_name("presets.toml")
     before = file.read_text()
@@ -190,18 +186,16 @@ def test_hangup_reloads_the_file_and_a_bad_one_changes_nothing(server: Server) -
         page = httpx.get(f"{server.url}/v1/routing/presets", timeout=30).json()
         return {preset["id"] for preset in page["data"]}
 
-    body = {"model": ALIAS, "prompt": PROMPT, "max_tokens": 400, "ignore_eos": True, "stream": True}
+    body = {"model": ALIAS, "prompt": PROMPT, "max_tokens": 40, "ignore_eos": True}
     old = listed()
     try:
-        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=60) as answer:
-            lines = (line for line in answer.iter_lines() if line)
-            first = next(lines)
+        with server.crowd([lambda: server.post(COMPLETIONS, {**body, "stream": True})]) as answers:
             reload("[presets.new]\nrouting = {}\n")
             assert eventually(lambda: listed() == {"new"})
-            *_, last, done = [first, *lines]
+        *_, last, done = [line for line in answers[0].result().text.splitlines() if line]
         assert done == "data: [DONE]"
         assert json.loads(last.removeprefix("data: "))["routing"] == ECHO
-        assert server.post("/v1/completions", {**body, "stream": False}).status_code == 404
+        assert server.post(COMPLETIONS, body).status_code == 404
 
         reload("[presets.newer]\nrouting = { mode = 'best' }\n")
         assert eventually(lambda: f"{file}:2: presets.newer.routing.mode" in server.log.read_text())
@@ -250,33 +244,67 @@ def test_end_of_a_stream_is_seen_in_it(events_sent: list[Any], outcome: str) -> 
     assert counted == [outcome]
 
 
+def counts(server: Server) -> Counter[str]:
+    """`galton_requests_total` of the preset `seven`, by outcome."""
+    page = httpx.get(f"{server.url}/metrics", timeout=300).text
+    return Counter(
+        {
+            sample.labels["outcome"]: int(sample.value)
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+            if sample.name == "galton_requests_total"
+            and (sample.labels["mode"], sample.labels["preset"]) == ("sample", "seven")
+        }
+    )
+
+
 def test_every_request_is_counted_once_by_its_end(server: Server) -> None:
-    def counts() -> dict[str, float]:
-        name, labels = "galton_requests_total", {"mode": "sample", "preset": "seven"}
-        outcomes = ("ok", "refused", "error", "abort")
-        return {end: server.metric(name, outcome=end, **labels) for end in outcomes}
-
-    before = counts()
-
-    def since() -> dict[str, float]:
-        return {end: count - before[end] for end, count in counts().items()}
-
+    before = counts(server)
     for path, body in BODIES.items():
         server.post(path, {**body, "model": ALIAS})
     for path in STREAMING:
         server.post(path, {**BODIES[path], "model": ALIAS, "stream": True})
-    nine = {"ok": 9, "refused": 0, "error": 0, "abort": 0}
-    assert since() == nine
+    assert counts(server) - before == {"ok": 9}
 
-    server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 10**6, "model": ALIAS})
-    server.post("/v1/completions", {"prompt": PROMPT, "routing": "sevn"})  # follows no policy
-    assert since() == {**nine, "refused": 1}
+    server.post(COMPLETIONS, {"prompt": PROMPT, "max_tokens": 10**6, "model": ALIAS})
+    server.post(COMPLETIONS, {"prompt": PROMPT, "routing": "sevn"})  # follows no policy
+    assert counts(server) - before == {"ok": 9, "refused": 1}
 
-    long = {"prompt": PROMPT, "max_tokens": 1900, "ignore_eos": True, "model": ALIAS}
-    url = f"{server.url}/v1/completions"
-    with httpx.stream("POST", url, json={**long, "stream": True}, timeout=60) as answer:
-        next(answer.iter_lines())
-    assert eventually(lambda: since() == {**nine, "refused": 1, "abort": 1})
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(url, json=long, timeout=httpx.Timeout(30, read=0.5))
-    assert eventually(lambda: since() == {**nine, "refused": 1, "abort": 2})
+
+def send(server: Server, body: dict[str, Any]) -> http.client.HTTPConnection:
+    """A request on a connection of its own, which the client may close before it is answered."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
+    headers = {"Content-Type": "application/json"}
+    connection.request("POST", COMPLETIONS, json.dumps({**body, "model": ALIAS}), headers)
+    return connection
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_client_that_leaves_unanswered_is_noticed_without_the_engine(
+    server: Server, stream: bool
+) -> None:
+    before = counts(server)
+    assert eventually(lambda: server.load() == 0)
+    with server.engine_held():
+        connection = send(server, {"prompt": PROMPT, "stream": stream})
+        assert eventually(lambda: server.load() == 1)
+        connection.close()
+        assert eventually(lambda: counts(server) - before == {"abort": 1})
+    assert eventually(lambda: server.load() == 0)
+    assert counts(server) - before == {"abort": 1}
+
+
+def test_client_that_leaves_in_mid_stream_frees_the_engine(server: Server) -> None:
+    """More work than any machine does between the first token and the engine's halt."""
+    choices, tokens = 64, 1900
+    before, generated = counts(server), server.metric("vllm:generation_tokens_total")
+    body = {"prompt": PROMPT, "n": choices, "max_tokens": tokens, "ignore_eos": True}
+    connection = send(server, {**body, "stream": True})
+    assert connection.getresponse().readline().startswith(b"data: {")
+    with server.engine_held():
+        connection.close()
+        assert eventually(lambda: counts(server) - before == {"abort": 1})
+    server.tokens(PROMPT, max_tokens=2)  # with which the engine tells how many requests it has
+    assert server.metric("vllm:num_requests_running") == 0
+    generated = server.metric("vllm:generation_tokens_total") - generated
+    assert generated < choices * tokens / 2

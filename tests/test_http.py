@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import openai
@@ -206,14 +206,18 @@ def test_beam_search_with_a_policy_is_refused(server: Server) -> None:
 def test_bad_requests_leave_concurrent_ones_unharmed(server: Server) -> None:
     requests = [(PROMPT, SAMPLE), (PROMPT[3:], None)]
     alone = [server.tokens(*request, max_tokens=64) for request in requests]
-    with ThreadPoolExecutor(1) as pool:
-        good = pool.submit(server.together, requests, max_tokens=64)
-        bad = [
+
+    def statuses_of_bad_ones() -> set[int]:
+        return {
             server.post("/v1/completions", {"prompt": PROMPT, "routing": routing}).status_code
             for routing, _, _ in BAD_POLICIES
-        ]
-        assert good.result() == alone
-    assert set(bad) == {400}
+        }
+
+    # While the good ones wait for the engine, and while it answers them.
+    with server.crowd([partial(server.tokens, *r, max_tokens=64) for r in requests]) as answers:
+        assert statuses_of_bad_ones() == {400}
+    assert statuses_of_bad_ones() == {400}
+    assert [answer.result() for answer in answers] == alone
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,30 +37,33 @@ def test_signal_ends_the_server_and_all_its_processes(
     frozen: the engine does not come to tell that it gave the request up.
     """
     with running(galton("serve"), tmp_path / "log") as server:
-        body = {"model": MODEL, "prompt": [20, 21], "max_tokens": 1900, "ignore_eos": True}
-        first_token = threading.Event()
+        # More than any machine does before the signal comes.
+        body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
+        body |= {"ignore_eos": True, "stream": True}
+        first_token, lines = threading.Event(), list[str]()
 
         def stream() -> None:
             url = f"{server.url}/v1/completions"
             with (
                 contextlib.suppress(httpx.TransportError),
-                httpx.stream("POST", url, json={**body, "stream": True}, timeout=60) as answer,
+                httpx.stream("POST", url, json=body, timeout=300) as answer,
             ):
-                for _ in answer.iter_lines():
+                for line in answer.iter_lines():
+                    lines.append(line)
                     first_token.set()
 
         client = threading.Thread(target=stream)
         client.start()
-        assert first_token.wait(60)
+        assert first_token.wait(300)
         processes = server.children()
         assert len(processes) >= 2
         if frozen:
             next(p for p in processes if "EngineCore" in p.name()).suspend()
-        started = time.monotonic()
-        stop(server, sig, seconds=30)
-        client.join(15)
+        stop(server, sig, seconds=60)
+        client.join(60)
         assert not client.is_alive()
-        assert _gone(processes, 15 - (time.monotonic() - started))
+        assert "data: [DONE]" not in lines
+        assert _gone(processes, 60)
 
 
 KEYS = {"Authorization": "Bearer first"}, {"x-api-key": "second"}
@@ -112,8 +114,8 @@ def test_dead_engine_ends_the_server(guarded: Server) -> None:
     body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
     with contextlib.suppress(httpx.TransportError):
         assert guarded.post("/v1/completions", body, headers=KEYS[0]).status_code >= 500
-    guarded.process.wait(30)
-    assert _gone(processes, 10)
+    guarded.process.wait(60)
+    assert _gone(processes, 60)
 
 
 def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:

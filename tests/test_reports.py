@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anthropic
@@ -124,18 +124,14 @@ def test_chunks_and_preemption_leave_no_hole(server: Server, small_server: Serve
     requests = [(prompt_of(30 + i, 150), POLICIES[i % len(POLICIES)]) for i in range(12)]
     expected = [traced(server, *request, max_tokens=100, **LOGPROBS)[0] for request in requests]
 
-    def ask(request: tuple[list[int], dict[str, Any]]) -> Trace:
-        return traced(small_server, *request, max_tokens=100)[0]
-
     before = small_server.metric("vllm:num_preemptions_total")
-    for _ in range(5):  # on a busy machine they may come too late to crowd each other
-        with ThreadPoolExecutor(len(requests)) as pool:
-            found = list(pool.map(ask, requests))
-        for mine, theirs in zip(found, expected, strict=True):
-            assert mine.topk_ids.tolist() == theirs.topk_ids.tolist()
-            assert mine.own.tolist() == theirs.own.tolist()
-        if small_server.metric("vllm:num_preemptions_total") > before:
-            break
+    asks = [partial(traced, small_server, *request, max_tokens=100) for request in requests]
+    with small_server.crowd(asks) as answers:
+        pass
+    for answer, theirs in zip(answers, expected, strict=True):
+        mine, _ = answer.result()
+        assert mine.topk_ids.tolist() == theirs.topk_ids.tolist()
+        assert mine.own.tolist() == theirs.own.tolist()
     assert small_server.metric("vllm:num_preemptions_total") > before
 
 
