@@ -19,8 +19,8 @@ from pathlib import Path
 
 import httpx
 
-START_SECONDS = 300
-STOP_SECONDS = 30
+START_SECONDS = 600
+STOP_SECONDS = 60
 LOG_LINES = 60
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -31,6 +32,22 @@ ban = {{ "*" = [0, 1] }}
 """
 
 collect_ignore = ["clients"]  # they need an environment of their own: `make conformance`
+
+
+FreshPrompt = Callable[[int], list[int]]
+_names_of_fresh = set[str]()
+
+
+@pytest.fixture
+def fresh_prompt(request: pytest.FixtureRequest) -> FreshPrompt:
+    """`fresh_prompt(length)`: token ids that no other test sends, so that nothing of them is
+    cached. They are the same in whatever order tests run.
+    """
+    name = request.node.name
+    assert name not in _names_of_fresh, f"two tests have the name {name}: so their prompts agree"
+    _names_of_fresh.add(name)
+    rng = random.Random(name)
+    return lambda length: [rng.randrange(10, 1000) for _ in range(length)]
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ import os
 import random
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def _prompts() -> list[dict[str, Any]]:
 
 
 PROMPTS = _prompts()
-SECONDS = 120
+SECONDS = 600
 
 
 def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
@@ -133,13 +134,23 @@ def _galton(path: Path) -> dict[str, Any]:
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 
-def _in_fork(function: Callable[[Path], dict[str, Any]], path: Path) -> dict[str, Any]:
-    """What the function returns in a child process, or its traceback as `error`."""
+def _in_forks(
+    functions: Sequence[Callable[[Path], dict[str, Any]]], path: Path
+) -> list[dict[str, Any]]:
+    """What each function returns in a child process, or its traceback as `error`; side by side."""
     context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(theirs, function, path))
-    child.start()
-    theirs.close()
+    children = []
+    for function in functions:
+        ours, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_answer, args=(theirs, function, path))
+        child.start()
+        theirs.close()
+        children.append((child, ours))
+    return [_result(child, ours) for child, ours in children]
+
+
+def _result(child: BaseProcess, ours: Connection) -> dict[str, Any]:
+    """The child's answer; the child is ended."""
     answer: dict[str, Any] = {"error": f"no answer in {SECONDS} s"}
     try:
         if ours.poll(SECONDS):
@@ -167,9 +178,9 @@ def main() -> None:
         family, directory = line.split()
         path = Path(directory)
         assert family in FAMILIES, family
-        _in_fork(partial(_build, family), path)
-        answer = {"stock": _in_fork(_stock, path), "galton": _in_fork(_galton, path)}
-        print(json.dumps(answer), flush=True)
+        _in_forks([partial(_build, family)], path)
+        stock, galton = _in_forks([_stock, _galton], path)
+        print(json.dumps({"stock": stock, "galton": galton}), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.metrics import CountedStream
+from tests.conftest import FreshPrompt
 from tests.servers import MODEL, Server, eventually
 
 SEVEN = {"mode": "sample", "temperature": 0.7, "seed": 7}
@@ -82,13 +83,13 @@ def test_alias_routes_like_its_policy(server: Server) -> None:
     assert server.tokens(PROMPT, {"seed": 8}, model=ALIAS) == eight
 
 
-def test_preset_steers_though_requests_may_not(server: Server) -> None:
+def test_preset_steers_though_requests_may_not(server: Server, fresh_prompt: FreshPrompt) -> None:
     def assignments() -> list[float]:
         name = "galton_expert_assignments_total"
         return [server.metric(name, expert=str(expert)) for expert in range(3)]
 
     before = assignments()
-    server.complete(list(range(500, 540)), model=f"{MODEL}-steered")
+    server.complete(fresh_prompt(40), model=f"{MODEL}-steered")
     zero, one, two = [b - a for a, b in zip(before, assignments(), strict=True)]
     assert (zero, one) == (0, 0)
     assert two > 0

@@ -17,6 +17,7 @@ import pytest
 
 from loadtests.servers import galton
 from routing.trace import Trace
+from tests.conftest import FreshPrompt
 from tests.servers import TRACK_LOAD, Server, running, stock
 
 Requests = list[tuple[list[int], Any]]
@@ -183,15 +184,19 @@ SAMPLE = {"mode": "sample", "temperature": 1.0, "seed": 1}
 ALL = {**SAMPLE, "scope": "all"}
 
 
-def test_prompts_under_scope_decode_share_the_cache_with_everybody(server: Server) -> None:
-    (prompt,) = _prompts(1, 100, seed=10)
+def test_prompts_under_scope_decode_share_the_cache_with_everybody(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(100)
     assert _cached(server, prompt, None) == 0
     for routing in (None, SAMPLE, {**SAMPLE, "seed": 2}, {"top_k": 2}):
         assert _cached(server, prompt, routing) == 96
 
 
-def test_prompts_under_scope_all_share_only_with_their_equals(server: Server) -> None:
-    (prompt,) = _prompts(1, 100, seed=11)
+def test_prompts_under_scope_all_share_only_with_their_equals(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(100)
     assert _cached(server, prompt, None) == 0
     assert _cached(server, prompt, ALL) == 0
     assert _cached(server, prompt, ALL) == 96
@@ -204,20 +209,22 @@ def test_prompts_under_scope_all_share_only_with_their_equals(server: Server) ->
     assert _cached(server, prompt, {**ALL, "temperature": 0, "seed": 3}) == 96
 
 
-def test_generated_blocks_are_not_taken_for_clean_ones(server: Server) -> None:
-    (prompt,) = _prompts(1, 96, seed=12)
+def test_generated_blocks_are_not_taken_for_clean_ones(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(96)
     second_turn = _follow_up(server, prompt, SAMPLE)
     assert _cached(server, second_turn, None) == 96
-    (prompt,) = _prompts(1, 96, seed=13)
+    prompt = fresh_prompt(96)
     second_turn = _follow_up(server, prompt, None)
     assert _cached(server, second_turn, None) == 128
 
 
 def test_cached_blocks_give_the_same_tokens_as_no_cache(
-    server: Server, small_server: Server
+    server: Server, small_server: Server, fresh_prompt: FreshPrompt
 ) -> None:
     requests: Requests = []
-    for prompt in _prompts(3, 100, seed=14):
+    for prompt in (fresh_prompt(100) for _ in range(3)):
         requests += [
             (prompt, policy) for policy in (None, ALL, SAMPLE, ALL, None, {**ALL, "seed": 2})
         ]
@@ -225,11 +232,11 @@ def test_cached_blocks_give_the_same_tokens_as_no_cache(
     assert with_cache == [small_server.tokens(*request) for request in requests]
 
 
-def test_fewer_experts_are_really_computed(server: Server) -> None:
+def test_fewer_experts_are_really_computed(server: Server, fresh_prompt: FreshPrompt) -> None:
     name = "galton_expert_assignments_total"
     counts = [server.metric(name)]
     for top_k in (4, 2, 1):
-        server.tokens(_prompts(1, 20, seed=top_k)[0], {"top_k": top_k, "scope": "all"})
+        server.tokens(fresh_prompt(20), {"top_k": top_k, "scope": "all"})
         counts.append(server.metric(name))
     steps = [after - before for before, after in itertools.pairwise(counts)]
     assert steps == [51 * 8 * top_k for top_k in (4, 2, 1)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -132,35 +135,59 @@ FEATURES: dict[str, tuple[dict[str, Any], Callable[[list[Choice]], bool]]] = {
 }
 
 
-@every_mode
+def together(*calls: Callable[[], list[Choice]]) -> list[list[Choice]]:
+    """What the calls return, all made at once."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+@pytest.fixture(scope="module")
+def feature_answers(server: Server) -> Callable[[str], dict[str, list[list[Choice]]]]:
+    """A feature's answers by mode: whole, whole again and streamed. All are asked at once."""
+
+    @functools.cache
+    def ask(feature: str) -> dict[str, list[list[Choice]]]:
+        bodies = [asked(routing, **FEATURES[feature][0]) for routing in MODES.values()]
+        answers = together(
+            *(partial(call, server, body) for body in bodies for call in (whole, whole, streamed))
+        )
+        return {mode: answers[3 * i : 3 * i + 3] for i, mode in enumerate(MODES)}
+
+    return ask
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("feature", FEATURES)
-def test_feature(server: Server, feature: str, routing: dict[str, Any]) -> None:
-    extra, is_well_formed = FEATURES[feature]
-    body = asked(routing, **extra)
-    answer = whole(server, body)
+def test_feature(
+    feature_answers: Callable[[str], dict[str, list[list[Choice]]]], feature: str, mode: str
+) -> None:
+    answer, again, in_chunks = feature_answers(feature)[mode]
+    is_well_formed = FEATURES[feature][1]
     assert is_well_formed(answer), answer
-    assert whole(server, body) == answer
-    assert streamed(server, body) == answer
+    assert again == answer
+    assert in_chunks == answer
 
 
 @every_mode
 def test_stop_string_cuts_the_answer(server: Server, routing: dict[str, Any]) -> None:
-    text = whole(server, asked(routing))[0]["text"]
-    assert text != whole(server, asked(None))[0]["text"]
+    [[full], [native]] = together(*(partial(whole, server, asked(r)) for r in (routing, None)))
+    text = full["text"]
+    assert text != native["text"]
     stop = text[len(text) // 2 :][:3]
     body = asked(routing, stop=[stop])
-    (answer,) = whole(server, body)
-    assert answer["text"] == text[: text.index(stop)]
-    assert answer["finish"] == ("stop", stop)
-    assert streamed(server, body) == whole(server, body) == [answer]
+    answer, again, in_chunks = together(
+        *(partial(call, server, body) for call in (whole, whole, streamed))
+    )
+    assert answer[0]["text"] == text[: text.index(stop)]
+    assert answer[0]["finish"] == ("stop", stop)
+    assert in_chunks == again == answer
 
 
 @every_mode
 def test_another_token_seed_gives_another_answer(server: Server, routing: dict[str, Any]) -> None:
-    texts = {
-        whole(server, asked(routing, temperature=1.5, seed=seed))[0]["text"] for seed in (1, 2, 3)
-    }
-    assert len(texts) > 1
+    bodies = [asked(routing, temperature=1.5, seed=seed) for seed in (1, 2, 3)]
+    answers = together(*(partial(whole, server, body) for body in bodies))
+    assert len({choice["text"] for [choice] in answers}) > 1
 
 
 @every_mode

@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from tests.conftest import FreshPrompt
 from tests.servers import MODEL, Server
 
 PROMPT = list(range(20, 40))
@@ -246,7 +247,7 @@ def test_openapi_documents_what_is_galtons(server: Server) -> None:
         assert "$ref" in answer["content"]["application/json"]["schema"]
 
 
-def test_expert_metrics_are_exact(server: Server) -> None:
+def test_expert_metrics_are_exact(server: Server, fresh_prompt: FreshPrompt) -> None:
     def read() -> tuple[list[float], dict[tuple[str, str], float]]:
         name = "galton_expert_assignments_total"
         per_layer = [server.metric(name, model_name=MODEL, layer=str(i)) for i in range(8)]
@@ -254,7 +255,7 @@ def test_expert_metrics_are_exact(server: Server) -> None:
         name = "galton_routed_tokens_total"
         return per_layer, {(m, p): server.metric(name, mode=m, phase=p) for m, p in keys}
 
-    prompt = list(range(300, 337))  # not seen before: nothing of it is cached
+    prompt = fresh_prompt(37)
     layers, tokens = read()
     # 37 prompt tokens and 10 generated: the last one generated is never routed.
     server.complete(prompt, SAMPLE, max_tokens=10)
@@ -268,7 +269,7 @@ def test_expert_metrics_are_exact(server: Server) -> None:
     }
     assert [b - a for a, b in zip(layers, layers_after, strict=True)] == [46 * 4] * 8
 
-    prompt = list(range(400, 420))
+    prompt = fresh_prompt(20)
     server.complete(prompt, {"mode": "sample", "top_k": 2, "seed": 1, "scope": "all"}, max_tokens=6)
     layers_last, tokens_last = read()
     assert tokens_last["sample", "prefill"] - tokens_after["sample", "prefill"] == 20

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.servers import galton, stop
+from loadtests.servers import ServerError, galton, stop
 from tests.families import build
 from tests.servers import DEMO, MODEL, Server, running
 
@@ -69,15 +69,36 @@ def test_signal_ends_the_server_and_all_its_processes(
 KEYS = {"Authorization": "Bearer first"}, {"x-api-key": "second"}
 
 
+RELOAD = "/v1/routing/presets/reload"
+DIGEST = hashlib.sha256(b"second").hexdigest()
+
+
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def start_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    """The server of `guarded`; a new one where there is none yet, or a test has ended it."""
+    started: list[Server] = []
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Server:
+            if not started or started[-1].process.poll() is not None:
+                log = tmp_path_factory.mktemp("guarded") / "log"
+                presets = log.with_name("presets.toml")
+                presets.touch()
+                command = galton("serve", f"--presets={presets}", "--api-key", "first", "second")
+                started.append(stack.enter_context(running(command, log)))
+            return started[-1]
+
+        yield start
+
+
+@pytest.fixture
+def guarded(start_guarded: Callable[[], Server]) -> Server:
     """A server with two API keys; the second has a preset, in presets.toml beside the log."""
-    log = tmp_path_factory.mktemp("guarded") / "log"
-    presets = log.with_name("presets.toml")
-    digest = hashlib.sha256(b"second").hexdigest()
-    presets.write_text(f'[presets.a]\nrouting = {{ seed = 7 }}\n[keys]\n{digest} = "a"\n')
-    with running(galton("serve", f"--presets={presets}", "--api-key", "first", "second"), log) as s:
-        yield s
+    server = start_guarded()
+    presets = f'[presets.a]\nrouting = {{ seed = 7 }}\n[keys]\n{DIGEST} = "a"\n'
+    server.log.with_name("presets.toml").write_text(presets)
+    assert server.post(RELOAD, {}, headers=KEYS[0]).status_code == 200
+    return server
 
 
 def test_key_has_its_preset(guarded: Server) -> None:
@@ -89,13 +110,13 @@ def test_key_has_its_preset(guarded: Server) -> None:
 
 
 def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None:
-    file, path = guarded.log.with_name("presets.toml"), "/v1/routing/presets/reload"
+    file = guarded.log.with_name("presets.toml")
     file.write_text("[presets.b]\nrouting = { seed = 8 }\n")
-    assert guarded.post(path, {}).status_code == 401
-    reloaded = guarded.post(path, {}, headers=KEYS[0])
+    assert guarded.post(RELOAD, {}).status_code == 401
+    reloaded = guarded.post(RELOAD, {}, headers=KEYS[0])
     assert [preset["id"] for preset in reloaded.json()["data"]] == ["b"]
     file.write_text("[presets.b]\n\nrouting = { sed = 8 }\n")
-    refused = guarded.post(path, {}, headers=KEYS[0])
+    refused = guarded.post(RELOAD, {}, headers=KEYS[0])
     assert refused.status_code == 400
     message = refused.json()["error"]["message"]
     assert message.startswith("presets.toml:3: presets.b.routing: must be one of the keys mode, ")
@@ -104,11 +125,10 @@ def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None
     assert (answer["model"], answer["routing"]["policy"]["seed"]) == ("galton-demo-b", 8)
     log = guarded.log.read_text()
     assert f"the old ones stay in force: {file}:3: presets.b.routing: must be" in log
-    assert hashlib.sha256(b"second").hexdigest() not in log
+    assert DIGEST not in log
 
 
 def test_dead_engine_ends_the_server(guarded: Server) -> None:
-    """The last test of this server."""
     processes = guarded.children()
     next(p for p in processes if "EngineCore" in p.name()).kill()
     body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
@@ -126,7 +146,7 @@ def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> Non
     AutoTokenizer.from_pretrained(DEMO).save_pretrained(tmp_path / "model")
     flags = ["--enforce-eager", f"--kv-cache-memory-bytes={2**28}"]
     with (
-        pytest.raises(AssertionError, match="cannot be controlled: its routing function"),
+        pytest.raises(ServerError, match="cannot be controlled: its routing function"),
         running(galton("serve", str(tmp_path / "model"), *flags), tmp_path / "log"),
     ):
         pass

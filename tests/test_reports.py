@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 
 from models.fingerprint import fingerprint
 from routing.trace import Trace, join
+from tests.conftest import FreshPrompt
 from tests.servers import DEMO, MODEL, Server
 
 NUM_LAYERS, NUM_EXPERTS, TOP_K = 8, 16, 4
@@ -29,11 +29,6 @@ POLICIES: list[dict[str, Any]] = [
     {"mode": "uniform", "top_k": 3, "seed": 5},
 ]
 LOGPROBS = {"logprobs": 1, "prompt_logprobs": 0}  # vLLM computes all of such a prompt
-
-
-def prompt_of(seed: int, length: int = 40) -> list[int]:
-    rng = random.Random(f"reports {seed}")
-    return [rng.randrange(10, 1000) for _ in range(length)]
 
 
 def traced(
@@ -50,11 +45,11 @@ def replay(trace: Trace) -> dict[str, Any]:
     return {"mode": "replay", "trace": trace.encode_base64()}
 
 
-def test_who_asks_nothing_is_told_nothing(server: Server) -> None:
-    assert server.complete(prompt_of(0), max_tokens=2)["routing"].keys() == {"policy"}
+def test_who_asks_nothing_is_told_nothing(server: Server, fresh_prompt: FreshPrompt) -> None:
+    assert server.complete(fresh_prompt(40), max_tokens=2)["routing"].keys() == {"policy"}
 
 
-def test_trace_and_metrics_count_the_same(server: Server) -> None:
+def test_trace_and_metrics_count_the_same(server: Server, fresh_prompt: FreshPrompt) -> None:
     name = "galton_expert_assignments_total"
 
     def counts() -> list[list[float]]:
@@ -66,7 +61,7 @@ def test_trace_and_metrics_count_the_same(server: Server) -> None:
 
     before = np.array(counts())
     policy = {"mode": "top_p", "top_p": 0.5, "max_experts": 8, "scope": "all"}
-    trace, _ = traced(server, prompt_of(1), policy, max_tokens=10)
+    trace, _ = traced(server, fresh_prompt(40), policy, max_tokens=10)
     # 40 tokens of the prompt and 10 generated, of which the last was never computed.
     assert trace.topk_ids.shape[:2] == (49, NUM_LAYERS)
     assert trace.computed.all()
@@ -81,19 +76,21 @@ def test_trace_and_metrics_count_the_same(server: Server) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 def test_replay_gives_the_same_experts_tokens_and_logprobs(
-    server: Server, policy: dict[str, Any]
+    server: Server, fresh_prompt: FreshPrompt, policy: dict[str, Any]
 ) -> None:
-    seed = 10 + POLICIES.index(policy)
-    trace, answer = traced(server, prompt_of(seed), policy, **LOGPROBS)
-    again, replayed = traced(server, prompt_of(seed), replay(trace), **LOGPROBS)
+    prompt = fresh_prompt(40)
+    trace, answer = traced(server, prompt, policy, **LOGPROBS)
+    again, replayed = traced(server, prompt, replay(trace), **LOGPROBS)
     assert again.topk_ids.tolist() == trace.topk_ids.tolist()
     for key in ("token_ids", "logprobs", "prompt_logprobs"):
         assert replayed["choices"][0][key] == answer["choices"][0][key], key
     assert replayed["routing"]["policy"]["trace"]["tokens"] == 71
 
 
-def test_replay_is_followed_where_the_router_would_not(server: Server) -> None:
-    prompt = prompt_of(20)
+def test_replay_is_followed_where_the_router_would_not(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(40)
     trace, answer = traced(server, prompt, {"mode": "uniform", "scope": "all", "seed": 1})
     own = server.tokens(prompt)
     assert answer["choices"][0]["token_ids"] != own
@@ -105,8 +102,10 @@ def test_replay_is_followed_where_the_router_would_not(server: Server) -> None:
     assert mixed.own.tolist() == [False] * 40 + [True] * 31
 
 
-def test_teacher_forced_logprobs_are_those_of_the_generation(server: Server) -> None:
-    prompt = prompt_of(21)
+def test_teacher_forced_logprobs_are_those_of_the_generation(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(40)
     policy = {"mode": "sample", "temperature": 1.5, "seed": 3, "scope": "all"}
     trace, answer = traced(server, prompt, policy, **LOGPROBS)
     choice = answer["choices"][0]
@@ -120,8 +119,10 @@ def test_teacher_forced_logprobs_are_those_of_the_generation(server: Server) -> 
     assert np.abs(np.array(found) - expected).max() < 0.05
 
 
-def test_chunks_and_preemption_leave_no_hole(server: Server, small_server: Server) -> None:
-    requests = [(prompt_of(30 + i, 150), POLICIES[i % len(POLICIES)]) for i in range(12)]
+def test_chunks_and_preemption_leave_no_hole(
+    server: Server, small_server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    requests = [(fresh_prompt(150), POLICIES[i % len(POLICIES)]) for i in range(12)]
     expected = [traced(server, *request, max_tokens=100, **LOGPROBS)[0] for request in requests]
 
     before = small_server.metric("vllm:num_preemptions_total")
@@ -135,8 +136,8 @@ def test_chunks_and_preemption_leave_no_hole(server: Server, small_server: Serve
     assert small_server.metric("vllm:num_preemptions_total") > before
 
 
-def test_cached_tokens_have_no_experts(server: Server) -> None:
-    prompt = prompt_of(50, 70)
+def test_cached_tokens_have_no_experts(server: Server, fresh_prompt: FreshPrompt) -> None:
+    prompt = fresh_prompt(70)
     first, _ = traced(server, prompt, {}, max_tokens=4)
     second, _ = traced(server, prompt, {"mode": "uniform", "seed": 1}, max_tokens=4)
     assert first.computed.all()
@@ -148,8 +149,8 @@ def test_cached_tokens_have_no_experts(server: Server) -> None:
     assert again.topk_ids[70:].tolist() == second.topk_ids[70:].tolist()
 
 
-def test_each_choice_has_its_trace(server: Server) -> None:
-    prompt = prompt_of(51)
+def test_each_choice_has_its_trace(server: Server, fresh_prompt: FreshPrompt) -> None:
+    prompt = fresh_prompt(40)
     routing = {"mode": "sample", "temperature": 2.0, "seed": 1, "include": ["trace", "stats"]}
     answer = server.complete(prompt, routing, n=3)
     assert [entry["index"] for entry in answer["routing"]["trace"]] == [0, 1, 2]
@@ -159,9 +160,9 @@ def test_each_choice_has_its_trace(server: Server) -> None:
         assert server.tokens(prompt, replay(trace)) == choice["token_ids"]
 
 
-def test_weights_come_on_demand(server: Server) -> None:
+def test_weights_come_on_demand(server: Server, fresh_prompt: FreshPrompt) -> None:
     include = ["trace", "weights"]
-    answer = server.complete(prompt_of(52), {"mode": "top_k", "top_k": 2, "include": include})
+    answer = server.complete(fresh_prompt(40), {"mode": "top_k", "top_k": 2, "include": include})
     weights = Trace.decode(answer["routing"]["trace"][0]["data"]).topk_weights
     assert weights is not None
     generated = weights[40:]
@@ -170,9 +171,9 @@ def test_weights_come_on_demand(server: Server) -> None:
     assert (generated[:, :, 0] >= generated[:, :, 1]).all()
 
 
-def test_statistics_sum_up_the_trace(server: Server) -> None:
+def test_statistics_sum_up_the_trace(server: Server, fresh_prompt: FreshPrompt) -> None:
     routing = {"mode": "uniform", "seed": 9, "include": ["stats", "trace"]}
-    answer = server.complete(prompt_of(53), routing, max_tokens=20)
+    answer = server.complete(fresh_prompt(40), routing, max_tokens=20)
     trace = Trace.decode(answer["routing"]["trace"][0]["data"])
     (stats,) = answer["routing"]["stats"]
     for phase, tokens in (("prompt", slice(0, 40)), ("generated", slice(40, None))):
@@ -192,8 +193,10 @@ def test_statistics_sum_up_the_trace(server: Server) -> None:
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
-def test_stream_brings_the_trace_chunk_by_chunk(server: Server, include_usage: bool) -> None:
-    prompt = prompt_of(54 + include_usage)
+def test_stream_brings_the_trace_chunk_by_chunk(
+    server: Server, fresh_prompt: FreshPrompt, include_usage: bool
+) -> None:
+    prompt = fresh_prompt(40)
     routing = {"mode": "sample", "seed": 5, "scope": "all", "include": ["trace", "stats"]}
     body = {"prompt": prompt, "max_tokens": 12, "temperature": 0, "n": 2, "routing": routing}
     body["ignore_eos"] = True
@@ -210,7 +213,11 @@ def test_stream_brings_the_trace_chunk_by_chunk(server: Server, include_usage: b
         both = joined.computed & found.computed  # one of the two may have been cached
         assert both[-11:].all()
         assert joined.topk_ids[both].tolist() == found.topk_ids[both].tolist()
-    assert len(parts) > 4
+    # No chunk waits for another: whoever reads a token has the experts of all before it.
+    for event in events[:-1]:
+        chunk = json.loads(event)
+        if any(choice["text"] for choice in chunk["choices"]):
+            assert chunk["routing"]["trace"], chunk
     assert [i for i, routing in enumerate(told) if "policy" in routing] == [len(told) - 1]
     assert told[-1]["stats"][1]["generated"] == whole["stats"][1]["generated"]
 
@@ -242,8 +249,11 @@ def test_every_endpoint_reports(server: Server) -> None:
     assert [entry["index"] for entry in told[-1]["trace"]] == [0, 1]
 
 
-def test_traces_that_cannot_be_replayed_never_reach_the_engine(server: Server) -> None:
-    trace, _ = traced(server, prompt_of(57), {}, max_tokens=2)
+def test_traces_that_cannot_be_replayed_never_reach_the_engine(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(40)
+    trace, _ = traced(server, prompt, {}, max_tokens=2)
     bad: list[Any] = [
         replace(trace, fingerprint="0123456789abcdef").encode_base64(),
         replace(trace, layers=trace.layers[::-1]).encode_base64(),
@@ -253,7 +263,7 @@ def test_traces_that_cannot_be_replayed_never_reach_the_engine(server: Server) -
     ]
     for stream in (False, True):
         for raw in bad:
-            body = {"prompt": prompt_of(57), "max_tokens": 2, "stream": stream}
+            body = {"prompt": prompt, "max_tokens": 2, "stream": stream}
             response = server.post(
                 "/v1/completions", {**body, "routing": {"mode": "replay", "trace": raw}}
             )
@@ -262,14 +272,14 @@ def test_traces_that_cannot_be_replayed_never_reach_the_engine(server: Server) -
 
 
 @pytest.mark.parametrize("include", ["trace", ["traces"], [1], ["weights"], {"trace": True}])
-def test_bad_include_is_a_400(server: Server, include: Any) -> None:
-    body = {"prompt": prompt_of(58), "max_tokens": 2, "routing": {"include": include}}
+def test_bad_include_is_a_400(server: Server, fresh_prompt: FreshPrompt, include: Any) -> None:
+    body = {"prompt": fresh_prompt(40), "max_tokens": 2, "routing": {"include": include}}
     response = server.post("/v1/completions", body)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "routing.include"
 
 
-def test_beam_search_with_a_report_is_refused(server: Server) -> None:
-    body = {"prompt": prompt_of(59), "max_tokens": 2, "n": 2, "use_beam_search": True}
+def test_beam_search_with_a_report_is_refused(server: Server, fresh_prompt: FreshPrompt) -> None:
+    body = {"prompt": fresh_prompt(40), "max_tokens": 2, "n": 2, "use_beam_search": True}
     routing = {"include": ["trace"]}
     assert server.post("/v1/completions", {**body, "routing": routing}).status_code == 400
