@@ -52,10 +52,7 @@ def test_the_image_has_what_its_build_reads(services: dict[str, Any]) -> None:
     build = services["galton"]["build"]
     context = (DEPLOY / "frontends" / build["context"]).resolve()
     assert context == REPO
-    dockerfile = (context / build["dockerfile"]).read_text()
     kept = (context / f"{build['dockerfile']}.dockerignore").read_text().splitlines()
-    assert "RUN bash deploy/setup.sh python3.11" in dockerfile
-    assert f"EXPOSE {DEFAULT_PORT}" in dockerfile
     for line in kept:
         assert not line.startswith("!") or (context / line[1:]).exists(), line
     read = re.findall(r"requirements-cpu\.lock|pyproject\.toml", _setup())

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -159,7 +160,7 @@ def test_errors_are_one_line(server: Server, tmp_path: Path) -> None:
     text, empty = tmp_path / "text.txt", tmp_path / "empty"
     text.write_text("The cat sleeps.")
     empty.mkdir()
-    for name, url, args, reason in [
+    cases: list[tuple[str, str, list[object], str]] = [
         ("chat", nowhere, [], nowhere),
         ("translate", nowhere, [text], nowhere),
         ("answer", nowhere, [tmp_path, "Who?"], nowhere),
@@ -167,14 +168,15 @@ def test_errors_are_one_line(server: Server, tmp_path: Path) -> None:
         ("answer", server.url, [empty, "Who?"], "no .txt or .md file"),
         ("translate", server.url, [text, "--routing=no-such"], "no-such"),
         ("answer", server.url, [tmp_path, "Who?", '--routing={"top_k": 0}'], "routing.top_k"),
-    ]:
-        stderr = run(name, url, *args, status=1).stderr
-        assert reason in stderr, stderr
-        assert stderr.strip().count("\n") == 0
+    ]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        runs = pool.map(lambda case: run(case[0], case[1], *case[2], status=1), cases)
+    for (*_, reason), done in zip(cases, runs, strict=True):
+        assert reason in done.stderr, done.stderr
+        assert done.stderr.strip().count("\n") == 0
     assert "invalid" in run("chat", nowhere, "--routing={", status=2).stderr
 
 
 @pytest.mark.parametrize("name", ["chat", "translate", "answer"])
-def test_examples_are_short_and_explain_themselves(name: str) -> None:
-    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 60
+def test_examples_explain_themselves(name: str) -> None:
     assert "--base-url" in run(name, "http://unused", "--help").stdout

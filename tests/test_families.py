@@ -35,11 +35,11 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
         text=True,
         env=environment(),
     )
-    assert process.stdin
-    assert process.stdout
 
     def answer(family: str) -> Answer:
         if family not in answers:
+            assert process.stdin
+            assert process.stdout
             process.stdin.write(f"{family} {directory / family}\n")
             process.stdin.flush()
             lines = iter(process.stdout.readline, "")
@@ -52,6 +52,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
 
     with log, process:
         yield answer
+        assert process.stdin
         process.stdin.close()
 
 

@@ -61,7 +61,7 @@ def streamed(server: Server, body: dict[str, Any]) -> list[Choice]:
     assert response.status_code == 200, response.text
     lines = [line.removeprefix("data: ") for line in response.text.splitlines() if line]
     assert lines[-1] == "[DONE]"
-    out = [{"text": "", "calls": [], "logprobs": []} for _ in range(body.get("n", 1))]
+    out: list[Choice] = [{"text": "", "calls": [], "logprobs": []} for _ in range(body.get("n", 1))]
     for part in (part for line in lines[:-1] for part in json.loads(line)["choices"]):
         choice, delta = out[part["index"]], part["delta"]
         choice["text"] += delta.get("content") or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Any
 
 import httpx
 import openai
@@ -14,7 +15,9 @@ from tests.servers import MODEL, Server
 
 PROMPT = list(range(20, 40))
 SAMPLE = {"mode": "sample", "temperature": 0.7, "seed": 7}
-CHAT = {"messages": [{"role": "user", "content": "Translate to French: the cat sleeps."}]}
+CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Translate to French: the cat sleeps."}]
+}
 
 
 @pytest.fixture(scope="module")

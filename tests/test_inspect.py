@@ -284,6 +284,7 @@ def test_parameters_and_layers_are_those_of_a_real_model(
     unused = sum(p[found.spec.top_k :].numel() for p in rows)
     assert found.num_active_parameters(found.spec.top_k) == found.num_parameters - unused
     assert found.num_active_parameters(found.spec.num_experts) == found.num_parameters
+    assert found.num_parameters is not None
     assert found.weights_bytes == 2 * found.num_parameters
 
 

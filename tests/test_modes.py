@@ -47,7 +47,7 @@ def policies(draw: st.DrawFn, spec: RouterSpec) -> dict[str, Any]:
     temperature = st.sampled_from([0, 1e-3, 1, 10])
     bias = st.floats(-20, 20)
     top_k = draw(k)
-    own: dict[str, Any] = {
+    of_mode: dict[str, dict[str, Any]] = {
         "top_k": {"top_k": top_k},
         "sample": {"top_k": top_k, "temperature": draw(temperature)},
         "top_p": {
@@ -63,14 +63,14 @@ def policies(draw: st.DrawFn, spec: RouterSpec) -> dict[str, Any]:
             "temperature": draw(temperature),
         },
         "uniform": {"top_k": top_k},
-    }[mode]
-    routing = {"mode": mode, **own, "seed": draw(st.integers(0, 2**63 - 1))}
+    }
+    routing = {"mode": mode, **of_mode[mode], "seed": draw(st.integers(0, 2**63 - 1))}
     routing["weights"] = draw(st.sampled_from(WEIGHTS))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     experts = rng.permutation(spec.num_experts).tolist()
     if draw(st.booleans()):
         banned = draw(st.integers(0, spec.num_experts - top_k))
-        forced = banned + draw(st.integers(0, own.get("min_experts", top_k)))
+        forced = banned + draw(st.integers(0, of_mode[mode].get("min_experts", top_k)))
         routing["ban"] = {"*": experts[:banned]}
         routing["force"] = {"3": experts[banned:forced]}
         routing["bias"] = {"3": {str(e): draw(bias) for e in experts[forced : forced + 2]}}
@@ -89,10 +89,10 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
     rule = data.draw(rules(num_experts))
     routing = data.draw(policies(spec))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    logits = rng.normal(0, data.draw(st.sampled_from([0.01, 1, 8])), (6, num_experts))
+    spread = data.draw(st.sampled_from([0.01, 1, 8]))
+    logits = rng.normal(0, spread, (6, num_experts)).astype(np.float32)
     logits[3:5] = rng.integers(-1, 2, (2, num_experts))  # ties
     logits[5] = rng.choice(SPECIALS, num_experts)
-    logits = logits.astype(np.float32)
     is_bfloat16 = data.draw(st.booleans())
     if is_bfloat16:
         logits = to_bfloat16(logits)

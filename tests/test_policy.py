@@ -149,10 +149,10 @@ def test_scope_says_where_a_policy_begins() -> None:
 
 
 def test_blocks_are_shared_by_equal_policies_alone() -> None:
-    alike = {"mode": "sample", "temperature": 1, "seed": 7}
+    alike: dict[str, Any] = {"mode": "sample", "temperature": 1, "seed": 7}
     key = _compiled(**alike).cache_key(12)
     assert _compiled(**{**alike, "temperature": [1, 1, 1]}).cache_key(12) == key
-    others = [
+    others: list[dict[str, Any]] = [
         {"seed": 8},
         {"temperature": 0.9},
         {"temperature": [1, 1, 0]},

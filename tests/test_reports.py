@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -28,7 +29,10 @@ POLICIES: list[dict[str, Any]] = [
     {"mode": "head_sample", "temperature": 2.0, "seed": 4, "scope": "all"},
     {"mode": "uniform", "top_k": 3, "seed": 5},
 ]
-LOGPROBS = {"logprobs": 1, "prompt_logprobs": 0}  # vLLM computes all of such a prompt
+LOGPROBS: dict[str, Any] = {
+    "logprobs": 1,
+    "prompt_logprobs": 0,
+}  # vLLM computes all of such a prompt
 
 
 def traced(
@@ -198,13 +202,15 @@ def test_stream_brings_the_trace_chunk_by_chunk(
 ) -> None:
     prompt = fresh_prompt(40)
     routing = {"mode": "sample", "seed": 5, "scope": "all", "include": ["trace", "stats"]}
+    body: dict[str, Any]
     body = {"prompt": prompt, "max_tokens": 12, "temperature": 0, "n": 2, "routing": routing}
-    body["ignore_eos"] = True
+    body |= {"ignore_eos": True, "return_token_ids": True}
     options = {"stream": True, "stream_options": {"include_usage": include_usage}}
     text = server.post("/v1/completions", {**body, **options}).text
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert events[-1] == "[DONE]"
-    told = [json.loads(event).get("routing", {}) for event in events[:-1]]
+    chunks = [json.loads(event) for event in events[:-1]]
+    told = [chunk.get("routing", {}) for chunk in chunks]
     whole = server.post("/v1/completions", body).json()["routing"]
     parts = [entry for routing in told for entry in routing.get("trace", ())]
     for entry in whole["trace"]:
@@ -213,22 +219,27 @@ def test_stream_brings_the_trace_chunk_by_chunk(
         both = joined.computed & found.computed  # one of the two may have been cached
         assert both[-11:].all()
         assert joined.topk_ids[both].tolist() == found.topk_ids[both].tolist()
-    # No chunk waits for another: whoever reads a token has the experts of all before it.
-    for event in events[:-1]:
-        chunk = json.loads(event)
-        if any(choice["text"] for choice in chunk["choices"]):
-            assert chunk["routing"]["trace"], chunk
+    # Chunk by chunk: whoever has read a token has the experts of every token before it.
+    read, known = Counter[int](), Counter[int]()
+    for chunk, routing in zip(chunks, told, strict=True):
+        for part in routing.get("trace", ()):
+            trace = Trace.decode(part["data"])
+            known[part["index"]] = trace.first_position + len(trace.topk_ids)
+        for choice in chunk["choices"]:
+            read[choice["index"]] += len(choice["token_ids"] or ())
+            assert known[choice["index"]] >= len(prompt) + read[choice["index"]] - 1
+    assert read == {0: 12, 1: 12}
     assert [i for i, routing in enumerate(told) if "policy" in routing] == [len(told) - 1]
     assert told[-1]["stats"][1]["generated"] == whole["stats"][1]["generated"]
 
 
 def test_every_endpoint_reports(server: Server) -> None:
     routing = {"include": ["trace", "stats"]}
-    message = [{"role": "user", "content": "What is 8 plus 6?"}]
+    message: Any = [{"role": "user", "content": "What is 8 plus 6?"}]
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused")
     told: list[Any] = []
     options: Any = {"model": MODEL, "extra_body": {"routing": routing}}
-    chat = client.chat.completions.create(messages=message, max_tokens=4, **options)  # type: ignore[arg-type]
+    chat = client.chat.completions.create(messages=message, max_tokens=4, **options)
     response = client.responses.create(input="What is 8 plus 6?", max_output_tokens=4, **options)
     for answer in (chat, response):
         assert answer.model_extra is not None
@@ -239,8 +250,8 @@ def test_every_endpoint_reports(server: Server) -> None:
     *_, last = events
     told.append(last.response.routing)
     claude = anthropic.Anthropic(base_url=server.url, api_key="unused")
-    answer = claude.messages.create(messages=message, max_tokens=4, **options)  # type: ignore[call-overload]
-    told.append(answer.routing)
+    said: Any = claude.messages.create(messages=message, max_tokens=4, **options)
+    told.append(said.routing)
     batch = {"messages": [message, message], "max_tokens": 4, "routing": routing}
     told.append(server.post("/v1/chat/completions/batch", batch).json()["routing"])
     for entry in told:

@@ -103,7 +103,7 @@ def _lying_npy(num_tokens: int) -> str:
     """A header that tells of more than any memory holds, and nothing behind it."""
     file = io.BytesIO()
     header = {"descr": "|u1", "fortran_order": False, "shape": (num_tokens, 2, 4)}
-    np.lib.format.write_array_header_1_0(file, header)
+    np.lib.format.write_array_header_1_0(file, header)  # type: ignore[no-untyped-call]
     return base64.b64encode(file.getvalue()).decode()
 
 

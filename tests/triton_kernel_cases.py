@@ -44,7 +44,8 @@ def run(state: StepState, logits: torch.Tensor, layer_row: int) -> tuple[Floats,
     ids = torch.full(shape, -1, dtype=torch.int32, device=DEVICE)
     stock = [torch.from_numpy(a).to(DEVICE) for a in stock_choice(_clean(logits), spec.top_k)]
     arrays = [torch.from_numpy(a).to(DEVICE, copy=True) for a in state.kernel_arrays()]
-    route_triton(logits.to(DEVICE), *stock, weights, ids, layer_row, *arrays)
+    arguments: list[Any] = [logits.to(DEVICE), *stock, weights, ids, layer_row, *arrays]
+    route_triton(*arguments)
     state.assignments[:] = arrays[-1].cpu().numpy()
     return weights.cpu().numpy(), ids.cpu().numpy()
 
@@ -299,7 +300,7 @@ def test_captured_launch_follows_the_next_step() -> None:
     stock = [torch.from_numpy(a).to(DEVICE) for a in stock_choice(_clean(logits), 4)]
     weights, ids = (torch.empty_like(a) for a in stock)
     arrays = [torch.from_numpy(a).to(DEVICE) for a in state.kernel_arrays()]
-    arguments = (logits.to(DEVICE), *stock, weights, ids, 0, *arrays)
+    arguments: list[Any] = [logits.to(DEVICE), *stock, weights, ids, 0, *arrays]
     route_triton(*arguments)  # compiles
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
