@@ -29,6 +29,7 @@ TOOL_FLAGS = (
     '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}',
 )
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+LATE = "/metrics shows expert counts of an earlier scrape"  # said in the log
 TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
 
 
@@ -66,7 +67,7 @@ class Server(servers.Server):
 
     def load(self) -> int:
         """How many requests are being answered."""
-        answering: int = httpx.get(f"{self.url}/load", timeout=60).json()["server_load"]
+        answering: int = httpx.get(f"{self.url}/load", timeout=300).json()["server_load"]
         return answering
 
     @contextmanager
@@ -92,19 +93,26 @@ class Server(servers.Server):
             pass
         return [answer.result() for answer in answers]
 
+    def metrics(self) -> str:
+        """The page /metrics, asked again where the engine was late and its counts are old ones."""
+        while True:
+            late = self.log.read_text(errors="replace").count(LATE)
+            page = httpx.get(self.url + "/metrics", timeout=300).text
+            if self.log.read_text(errors="replace").count(LATE) == late:
+                return page
+
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry `labels`."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = httpx.get(self.url + "/metrics", timeout=30).text.splitlines()
+        lines = self.metrics().splitlines()
         samples = [line.rpartition(" ") for line in lines if line.startswith(name + "{")]
         return sum(float(v) for sample, _, v in samples if all(w in sample for w in wanted))
 
     def samples(self, name: str) -> dict[tuple[str, str], float]:
         """A metric's samples by the labels `layer` and `expert`."""
-        text = httpx.get(self.url + "/metrics", timeout=30).text
         return {
             (sample.labels["layer"], sample.labels["expert"]): sample.value
-            for family in text_string_to_metric_families(text)
+            for family in text_string_to_metric_families(self.metrics())
             for sample in family.samples
             if sample.name == name
         }

@@ -162,7 +162,7 @@ def test_official_client_lists_presets_as_models(server: Server) -> None:
 
 def test_modes_and_presets_are_listed(server: Server) -> None:
     def listed(path: str) -> dict[str, dict[str, Any]]:
-        page = httpx.get(f"{server.url}/v1/routing/{path}", timeout=30).json()
+        page = httpx.get(f"{server.url}/v1/routing/{path}", timeout=300).json()
         return {item["id"]: item for item in page["data"]}
 
     schema = listed("policies")["top_k"]["json_schema"]
@@ -184,7 +184,7 @@ def test_hangup_reloads_the_file_and_a_bad_one_changes_nothing(server: Server) -
         server.process.send_signal(signal.SIGHUP)
 
     def listed() -> set[str]:
-        page = httpx.get(f"{server.url}/v1/routing/presets", timeout=30).json()
+        page = httpx.get(f"{server.url}/v1/routing/presets", timeout=300).json()
         return {preset["id"] for preset in page["data"]}
 
     body = {"model": ALIAS, "prompt": PROMPT, "max_tokens": 40, "ignore_eos": True}

@@ -48,21 +48,29 @@ def url(edge: Server) -> str:
 def test_a_key_is_read_from_each_header_that_clients_send(
     url: str, headers: dict[str, str]
 ) -> None:
-    assert httpx.post(f"{url}/v1/completions", headers=headers, json=[]).status_code == 400
+    assert (
+        httpx.post(f"{url}/v1/completions", headers=headers, json=[], timeout=300).status_code
+        == 400
+    )
     wrong = {name: value + "x" for name, value in headers.items()}
-    assert httpx.post(f"{url}/v1/completions", headers=wrong, json=[]).status_code == 401
+    assert (
+        httpx.post(f"{url}/v1/completions", headers=wrong, json=[], timeout=300).status_code == 401
+    )
 
 
 def test_keys_are_never_logged(edge: Server) -> None:
     for name in ("api-key", "x-api-key"):
-        httpx.post(f"{edge.url}/v1/crash", headers={name: KEY})
+        httpx.post(f"{edge.url}/v1/crash", headers={name: KEY}, timeout=300)
     assert "broken on purpose" in edge.log.read_text()
     assert KEY not in edge.log.read_text()
 
 
 def test_the_authorization_header_wins_over_the_others(url: str) -> None:
     headers = {"Authorization": "Bearer wrong", "api-key": KEY}
-    assert httpx.post(f"{url}/v1/completions", headers=headers, json=[]).status_code == 401
+    assert (
+        httpx.post(f"{url}/v1/completions", headers=headers, json=[], timeout=300).status_code
+        == 401
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +88,7 @@ def test_a_browser_can_read_every_error(
     url: str, status: int, method: str, path: str, headers: dict[str, str], body: bytes
 ) -> None:
     headers = {"Content-Type": "application/json", **ORIGIN, **headers}
-    response = httpx.request(method, url + path, headers=headers, content=body)
+    response = httpx.request(method, url + path, headers=headers, content=body, timeout=300)
     assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == "*"
     assert response.headers["access-control-expose-headers"] == "x-routing-policy"
@@ -96,7 +104,7 @@ def test_a_preflight_needs_no_key(url: str) -> None:
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,x-routing-policy",
     }
-    response = httpx.options(f"{url}/v1/chat/completions", headers=asked)
+    response = httpx.options(f"{url}/v1/chat/completions", headers=asked, timeout=300)
     assert response.status_code == 200
     assert response.headers["access-control-allow-origin"] == "*"
     assert "x-routing-policy" in response.headers["access-control-allow-headers"]
@@ -235,7 +243,7 @@ def test_a_bad_body_is_a_client_error_in_openais_shape(
     server: Server, path: str, body: bytes
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    response = httpx.post(server.url + path, content=body, headers=headers, timeout=30)
+    response = httpx.post(server.url + path, content=body, headers=headers, timeout=300)
     error = response.json()["error"]
     assert 400 <= response.status_code < 500, response.text
     assert error["code"] == response.status_code
@@ -245,7 +253,9 @@ def test_a_bad_body_is_a_client_error_in_openais_shape(
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_another_content_type_is_a_client_error(server: Server, content_type: str) -> None:
     headers = {"Content-Type": content_type}
-    response = httpx.post(server.url + "/v1/completions", content=b"{}", headers=headers)
+    response = httpx.post(
+        server.url + "/v1/completions", content=b"{}", headers=headers, timeout=300
+    )
     assert response.status_code == 400
     assert "application/json" in response.json()["error"]["message"]
 
@@ -278,7 +288,7 @@ def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
 
     def send_bad_bodies() -> None:
         for path, body in BAD_BODIES:
-            httpx.post(server.url + path, content=body, headers=headers, timeout=60)
+            httpx.post(server.url + path, content=body, headers=headers, timeout=300)
 
     # While the good ones wait for the engine, and while it answers them.
     with server.crowd([partial(server.tokens, *p, max_tokens=64) for p in prompts]) as answers:

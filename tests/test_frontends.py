@@ -87,7 +87,7 @@ def test_each_frontend_that_lists_models_finds_the_aliases(server: Server, name:
     for request in PROFILES[name]["requests"]:
         if request.get("method") == "GET":
             headers = {k: v.replace("KEY", "sk-any") for k, v in request["headers"].items()}
-            response = httpx.get(server.url + request["path"], headers=headers)
+            response = httpx.get(server.url + request["path"], headers=headers, timeout=300)
             names = {model["id"] for model in response.json()["data"]}
             assert {MODEL, f"{MODEL}-seven", f"{MODEL}-fast"} <= names
 

@@ -31,7 +31,7 @@ def command(script: str) -> list[str]:
 
 def test_a_server_runs_until_the_end_of_the_block(tmp_path: Path) -> None:
     with running(command(f"{HEALTHY}server.serve_forever()"), tmp_path / "log") as server:
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert httpx.get(f"{server.url}/health", timeout=300).status_code == 200
     assert server.process.returncode == -signal.SIGTERM
 
 

@@ -16,7 +16,7 @@ def said(*arguments: str) -> str:
         ["bash", str(REPO / "deploy" / "setup.sh"), *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1
