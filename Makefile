@@ -1,17 +1,20 @@
 # Two commands: `make serve` and `make test`. Both set everything up first, once.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
+# Tests wait for engines a good part of the time: one process more than this machine has cores.
+WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )))
 PAGES := loadtests/quality/README.md routing/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test lint docs lock reproducibility conformance conformance-lock battery presets quality \
+.PHONY: help setup serve test check pytest lint docs lock reproducibility conformance conformance-lock battery presets quality \
 	clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
 	@echo "make test                         set up if needed, run every check and test"
+	@echo "make check                        lint, and the tests that need no engine: two minutes"
 	@echo "make setup                        only set up (.venv)"
 	@echo "make lint                         formatting, lint, types, import contracts, dependencies"
 	@echo "make docs                         write the tables that the code prints into the pages"
@@ -33,8 +36,15 @@ setup: .venv/.ready
 serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
-test: lint
-	.venv/bin/python -m pytest $(ARGS)
+# Lint beside the tests, which take longer: pytest's closing line comes last.
+test: setup
+	@$(MAKE) --no-print-directory --jobs=2 lint pytest
+
+pytest: setup
+	.venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
+
+check: lint
+	.venv/bin/python -m pytest tests/unit --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
 
 lint: setup
 	.venv/bin/ruff format --check .
@@ -61,7 +71,7 @@ lock: setup
 
 # About 8 minutes on 2 cores: 250 requests in each of 6 circumstances.
 reproducibility: setup
-	.venv/bin/python -m tests.reproducibility $(ARGS)
+	.venv/bin/python -m tests.slow.reproducibility $(ARGS)
 
 # The clients' requirements contradict vLLM's: they have an environment of their own.
 conformance: .venv-clients/.ready
@@ -80,7 +90,7 @@ conformance-lock: setup
 # Needs TestU01: Debian's package libtestu01-0, in the component non-free. A minute and a half;
 # ARGS="--battery Crush --stream experts --bits highest" takes about half an hour.
 battery: setup
-	.venv/bin/python -m tests.battery $(ARGS)
+	.venv/bin/python -m tests.slow.battery $(ARGS)
 
 # About an hour. Trials are kept in build/presets: the same command goes on from them.
 presets: setup

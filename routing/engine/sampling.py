@@ -4,7 +4,7 @@ A chunk that does not end the prompt samples a token that is thrown away, and th
 random generator is then set back by `set_offset`, which CPU generators do not have. Here
 they are set back by their state, so that chunks do not change a seeded request's tokens.
 To be deleted when `GPUModelRunner._bookkeeping_sync` no longer calls `set_offset` on CPU:
-then `tests/test_engine.py::test_chunks_do_not_disturb_seeded_tokens` passes without it.
+then `tests/engine/test_engine.py::test_chunks_do_not_disturb_seeded_tokens` passes without it.
 """
 
 from __future__ import annotations

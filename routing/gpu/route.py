@@ -4,7 +4,7 @@ Owns the same way from logits to experts, weights and counts, one program per to
 lane per expert. It reads everything about a step from device memory, so a launch can be
 captured in a CUDA graph once and replayed for every later step. Knows nothing of requests.
 
-Inputs are not checked here, as in `routing.cpu.route`; `tests/triton_kernel_cases.py` holds
+Inputs are not checked here, as in `routing.cpu.route`; `triton_kernel_cases.py` of the tests holds
 it to `routing.reference`.
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.clients import BAD_POLICY, MESSAGES, POLICY, PRESETS
-from tests.servers import REPO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, running
+from tests.shared.servers import REPO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, running
 
 # Before any client is imported: nothing is fetched and nobody is told.
 os.environ.update(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.clients import ALIAS, BAD_POLICY, ECHO, HEADERS, MESSAGES, MODEL, POLICY
 from tests.clients.conftest import Routed
-from tests.servers import Server
+from tests.shared.servers import Server
 
 ASKED: dict[str, Any] = {"max_tokens": 64, "messages": MESSAGES}
 WAYS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import pytest
 
 from tests.clients import MODEL, POLICY
 from tests.clients.conftest import Routed
-from tests.servers import DEMO, Server
+from tests.shared.servers import DEMO, Server
 
 QUESTIONS = [
     ("Translate into French: The cat sleeps.", "Le chat dort.", "Le chien dort."),

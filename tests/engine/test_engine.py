@@ -1,0 +1,254 @@
+"""Routing through the real engine: whatever the crowd, the chunks, the cache or the ranks.
+
+Prompts are token ids; texts are compared as generated ids. Each engine is the demo model,
+bf16, on CPU, eager unless said otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtests.servers import galton
+from routing.trace import Trace
+from tests.conftest import FreshPrompt
+from tests.shared.servers import TRACK_LOAD, Server, running, stock
+
+Requests = list[tuple[list[int], Any]]
+
+
+def _prompts(count: int, length: int, seed: int) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(10, 1000) for _ in range(length)] for _ in range(count)]
+
+
+PROMPTS = _prompts(12, 24, seed=1)
+POLICIES: list[dict[str, Any] | None] = [
+    None,
+    {"mode": "sample", "temperature": 0.5, "seed": 1},
+    {"mode": "sample", "temperature": 1.0, "seed": 2, "scope": "all"},
+    {"mode": "top_k", "top_k": 2},
+    {"mode": "sample", "temperature": [0, 0, 1, 1, 2, 0.5, 0.3, 0], "seed": 3, "top_k": 6},
+    {"mode": "top_k", "top_k": 8, "scope": "all"},
+    {"mode": "top_p", "top_p": 0.6, "max_experts": 8},
+    {"mode": "head_sample", "temperature": 2.0, "seed": 4, "scope": "all"},
+    {"mode": "uniform", "top_k": 3, "seed": 5, "weights": "preserve_mass"},
+]
+MIXED: Requests = [(prompt, POLICIES[i % 9]) for i, prompt in enumerate(PROMPTS)]
+LONG: Requests = [(prompt, POLICIES[i % 9]) for i, prompt in enumerate(_prompts(12, 150, seed=2))]
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("engines")
+
+
+def _logprobs(server: Server, prompt: list[int]) -> Any:
+    answer = server.complete(prompt, max_tokens=24, logprobs=5, prompt_logprobs=0)
+    choice = answer["choices"][0]
+    return choice["token_ids"], choice["logprobs"], choice["prompt_logprobs"]
+
+
+def _answers(server: Server) -> Any:
+    """Tokens and log-probabilities of every prompt alone, and tokens of all at once."""
+    alone = [_logprobs(server, prompt) for prompt in PROMPTS]
+    return alone, server.together([(prompt, None) for prompt in PROMPTS])
+
+
+def _is_stock(ours: Server, vllm: Server) -> None:
+    """Alone, in a crowd, and beside tokens that are sampled."""
+    alone, together = _answers(vllm)
+    assert _answers(ours) == (alone, together)
+    among_sampled = ours.together(
+        [(prompt, None) for prompt in PROMPTS]
+        + [(prompt, {"mode": "sample", "temperature": 3.0}) for prompt in PROMPTS]
+    )
+    assert among_sampled[: len(PROMPTS)] == together
+
+
+STOCK_CACHE = f"--kv-cache-memory-bytes={2**30}"  # as much as the demo has
+
+
+def test_top_k_is_stock_vllm_to_the_last_bit(server: Server, logs: Path) -> None:
+    # `server` has 8 expert slots per token for a model of top-4.
+    with running(stock("--enforce-eager", STOCK_CACHE), logs / "stock") as vllm:
+        _is_stock(server, vllm)
+
+
+def test_top_k_is_stock_vllm_compiled_too(logs: Path) -> None:
+    flag = "--no-enforce-eager"
+    starting = (
+        running(galton("serve", flag, TRACK_LOAD), logs / "compiled"),
+        running(stock(flag, STOCK_CACHE), logs / "compiled-stock"),
+    )
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor() as pool:
+        native, vllm = pool.map(stack.enter_context, starting)
+        _is_stock(native, vllm)
+
+
+def test_requests_are_the_same_alone_and_in_a_crowd(server: Server) -> None:
+    alone = [server.tokens(*request, max_tokens=64) for request in MIXED]
+    assert server.together(MIXED, max_tokens=64) == alone
+    assert server.together(MIXED[::-1], max_tokens=64) == alone[::-1]
+
+
+def test_same_seed_same_tokens_and_other_seeds_other_tokens(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 1.5}
+    runs = [
+        [server.tokens(prompt, {**policy, "seed": seed}) for prompt in PROMPTS]
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1]
+    assert sum(a != b for a, b in zip(runs[0], runs[2], strict=True)) > len(PROMPTS) / 2
+
+
+def test_seed_does_not_depend_on_token_sampling(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 1.5, "seed": 5}
+    drawn = [server.tokens(PROMPTS[0], policy, temperature=1, seed=9) for _ in range(2)]
+    assert drawn[0] == drawn[1]
+
+
+def test_temperature_zero_is_the_models_own_routing(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 0, "seed": 5}
+    for prompt in PROMPTS[:4]:
+        assert server.tokens(prompt, policy) == server.tokens(prompt)
+
+
+def test_scope_decode_leaves_the_prompt_alone(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 3.0, "seed": 5}
+
+    def prompt_logprobs(routing: object) -> Any:
+        answer = server.complete(PROMPTS[0], routing, max_tokens=1, prompt_logprobs=0)
+        return answer["choices"][0]["prompt_logprobs"]
+
+    clean = prompt_logprobs(None)
+    assert prompt_logprobs({**policy, "scope": "decode"}) == clean
+    assert prompt_logprobs({**policy, "scope": "all"}) != clean
+
+
+def test_chunks_and_preemption_change_nothing(server: Server, small_server: Server) -> None:
+    def preemptions() -> float:
+        return small_server.metric("vllm:num_preemptions_total")
+
+    expected = [server.tokens(*request, max_tokens=100) for request in LONG]
+    before = preemptions()
+    assert [small_server.tokens(*request, max_tokens=100) for request in LONG] == expected
+    assert preemptions() == before
+    # All twelve at once: 96 blocks of a cache that has 24.
+    assert small_server.together(LONG, max_tokens=100) == expected
+    assert preemptions() > before
+
+
+def test_chunks_do_not_disturb_seeded_tokens(server: Server, small_server: Server) -> None:
+    for prompt, routing in LONG[:3]:
+        drawn = {"temperature": 1, "seed": 9}
+        expected = server.tokens(prompt, routing, **drawn)
+        assert small_server.tokens(prompt, routing, **drawn) == expected
+
+
+def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:
+    flags = ("--max-experts-per-token=8", "--tensor-parallel-size=2", TRACK_LOAD)
+    with running(galton("serve", *flags), logs / "tp2", VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
+        alone = [server.tokens(*request) for request in MIXED]
+        tokens = server.metric("galton_routed_tokens_total")
+        assert tokens == sum(len(prompt) + 31 for prompt, _ in MIXED)
+        assert server.together(MIXED) == alone
+        policy = {"mode": "sample", "temperature": 1.5, "seed": 1}
+        assert server.tokens(PROMPTS[0], policy) != server.tokens(PROMPTS[0])
+        recorded = server.complete(PROMPTS[1], {**policy, "scope": "all", "include": ["trace"]})
+        (entry,) = recorded["routing"]["trace"]
+        assert Trace.decode(entry["data"]).computed.all()
+        replay = {"mode": "replay", "trace": entry["data"]}
+        assert server.tokens(PROMPTS[1], replay) == recorded["choices"][0]["token_ids"]
+
+
+def _cached(server: Server, prompt: list[int], routing: object) -> int:
+    """Prompt tokens served from the prefix cache."""
+    usage = server.complete(prompt, routing, max_tokens=40)["usage"]
+    cached: int = usage["prompt_tokens_details"]["cached_tokens"]
+    return cached
+
+
+def _follow_up(server: Server, prompt: list[int], routing: object) -> list[int]:
+    """The prompt of a second turn: the first turn and its answer, and a bit more."""
+    return prompt + server.tokens(prompt, routing, max_tokens=40) + [50, 51, 52]
+
+
+SAMPLE = {"mode": "sample", "temperature": 1.0, "seed": 1}
+ALL = {**SAMPLE, "scope": "all"}
+
+
+def test_prompts_under_scope_decode_share_the_cache_with_everybody(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(100)
+    assert _cached(server, prompt, None) == 0
+    for routing in (None, SAMPLE, {**SAMPLE, "seed": 2}, {"top_k": 2}):
+        assert _cached(server, prompt, routing) == 96
+
+
+def test_prompts_under_scope_all_share_only_with_their_equals(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(100)
+    assert _cached(server, prompt, None) == 0
+    assert _cached(server, prompt, ALL) == 0
+    assert _cached(server, prompt, ALL) == 96
+    others = [{**ALL, "seed": 2}, {**ALL, "temperature": 0.9}, {**ALL, "top_k": 3}]
+    others += [{**ALL, "temperature": [1] * 7 + [0]}, {"top_k": 3, "scope": "all"}]
+    for other in others:
+        assert _cached(server, prompt, other) == 0
+    assert _cached(server, prompt, {**ALL, "temperature": [1] * 8}) == 96
+    # Without noise there is nothing that could differ.
+    assert _cached(server, prompt, {**ALL, "temperature": 0, "seed": 3}) == 96
+
+
+def test_generated_blocks_are_not_taken_for_clean_ones(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    prompt = fresh_prompt(96)
+    second_turn = _follow_up(server, prompt, SAMPLE)
+    assert _cached(server, second_turn, None) == 96
+    prompt = fresh_prompt(96)
+    second_turn = _follow_up(server, prompt, None)
+    assert _cached(server, second_turn, None) == 128
+
+
+def test_cached_blocks_give_the_same_tokens_as_no_cache(
+    server: Server, small_server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    requests: Requests = []
+    for prompt in (fresh_prompt(100) for _ in range(3)):
+        requests += [
+            (prompt, policy) for policy in (None, ALL, SAMPLE, ALL, None, {**ALL, "seed": 2})
+        ]
+    with_cache = [server.tokens(*request) for request in requests]
+    assert with_cache == [small_server.tokens(*request) for request in requests]
+
+
+def test_fewer_experts_are_really_computed(server: Server, fresh_prompt: FreshPrompt) -> None:
+    name = "galton_expert_assignments_total"
+    counts = [server.metric(name)]
+    for top_k in (4, 2, 1):
+        server.tokens(fresh_prompt(20), {"top_k": top_k, "scope": "all"})
+        counts.append(server.metric(name))
+    steps = [after - before for before, after in itertools.pairwise(counts)]
+    assert steps == [51 * 8 * top_k for top_k in (4, 2, 1)]
+
+
+def test_steering_is_obeyed_where_it_is_allowed(small_server: Server) -> None:
+    name = "galton_expert_assignments_total"
+    before = [small_server.metric(name, expert=str(expert)) for expert in range(16)]
+    steering = {"ban": {"*": [0, 1]}, "force": {"*": [5]}, "bias": {"3": {"7": -20}}}
+    small_server.tokens(PROMPTS[0], {"mode": "sample", "seed": 1, "scope": "all", **steering})
+    used = [small_server.metric(name, expert=str(e)) - before[e] for e in range(16)]
+    num_tokens = len(PROMPTS[0]) + 31
+    assert used[0] == used[1] == 0
+    assert used[5] == num_tokens * 8
+    assert sum(used) == num_tokens * 8 * 4

@@ -1,0 +1,152 @@
+"""From start to end of a server: what cannot be routed stops it, signals end all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from loadtests.servers import ServerError, galton, stop
+from tests.shared.families import build
+from tests.shared.servers import DEMO, MODEL, Server, running
+
+
+def _gone(processes: list[psutil.Process], seconds: float) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("sig", "frozen"),
+    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+    ids=str,
+)
+def test_signal_ends_the_server_and_all_its_processes(
+    tmp_path: Path, sig: signal.Signals, frozen: bool
+) -> None:
+    """While a long answer is being streamed, which ends in an error or a cut, not a hang.
+
+    frozen: the engine does not come to tell that it gave the request up.
+    """
+    with running(galton("serve"), tmp_path / "log") as server:
+        # More than any machine does before the signal comes.
+        body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
+        body |= {"ignore_eos": True, "stream": True}
+        first_token, lines = threading.Event(), list[str]()
+
+        def stream() -> None:
+            url = f"{server.url}/v1/completions"
+            with (
+                contextlib.suppress(httpx.TransportError),
+                httpx.stream("POST", url, json=body, timeout=300) as answer,
+            ):
+                for line in answer.iter_lines():
+                    lines.append(line)
+                    first_token.set()
+
+        client = threading.Thread(target=stream)
+        client.start()
+        assert first_token.wait(300)
+        processes = server.children()
+        assert len(processes) >= 2
+        if frozen:
+            next(p for p in processes if "EngineCore" in p.name()).suspend()
+        stop(server, sig, seconds=60)
+        client.join(60)
+        assert not client.is_alive()
+        assert "data: [DONE]" not in lines
+        assert _gone(processes, 60)
+
+
+KEYS = {"Authorization": "Bearer first"}, {"x-api-key": "second"}
+
+
+RELOAD = "/v1/routing/presets/reload"
+DIGEST = hashlib.sha256(b"second").hexdigest()
+
+
+@pytest.fixture(scope="module")
+def start_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+    """The server of `guarded`; a new one where there is none yet, or a test has ended it."""
+    started: list[Server] = []
+    with contextlib.ExitStack() as stack:
+
+        def start() -> Server:
+            if not started or started[-1].process.poll() is not None:
+                log = tmp_path_factory.mktemp("guarded") / "log"
+                presets = log.with_name("presets.toml")
+                presets.touch()
+                command = galton("serve", f"--presets={presets}", "--api-key", "first", "second")
+                started.append(stack.enter_context(running(command, log)))
+            return started[-1]
+
+        yield start
+
+
+@pytest.fixture
+def guarded(start_guarded: Callable[[], Server]) -> Server:
+    """A server with two API keys; the second has a preset, in presets.toml beside the log."""
+    server = start_guarded()
+    presets = f'[presets.a]\nrouting = {{ seed = 7 }}\n[keys]\n{DIGEST} = "a"\n'
+    server.log.with_name("presets.toml").write_text(presets)
+    assert server.post(RELOAD, {}, headers=KEYS[0]).status_code == 200
+    return server
+
+
+def test_key_has_its_preset(guarded: Server) -> None:
+    body = {"prompt": [20, 21], "max_tokens": 2}
+    first, second = [guarded.post("/v1/completions", body, headers=key).json() for key in KEYS]
+    assert "preset" not in first["routing"]
+    assert (second["routing"]["preset"], second["routing"]["policy"]["seed"]) == ("a", 7)
+    assert guarded.post("/v1/completions", body).status_code == 401
+
+
+def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None:
+    file = guarded.log.with_name("presets.toml")
+    file.write_text("[presets.b]\nrouting = { seed = 8 }\n")
+    assert guarded.post(RELOAD, {}).status_code == 401
+    reloaded = guarded.post(RELOAD, {}, headers=KEYS[0])
+    assert [preset["id"] for preset in reloaded.json()["data"]] == ["b"]
+    file.write_text("[presets.b]\n\nrouting = { sed = 8 }\n")
+    refused = guarded.post(RELOAD, {}, headers=KEYS[0])
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert message.startswith("presets.toml:3: presets.b.routing: must be one of the keys mode, ")
+    body = {"model": "galton-demo-b", "prompt": [20, 21], "max_tokens": 2}
+    answer = guarded.post("/v1/completions", body, headers=KEYS[1]).json()
+    assert (answer["model"], answer["routing"]["policy"]["seed"]) == ("galton-demo-b", 8)
+    log = guarded.log.read_text()
+    assert f"the old ones stay in force: {file}:3: presets.b.routing: must be" in log
+    assert DIGEST not in log
+
+
+def test_dead_engine_ends_the_server(guarded: Server) -> None:
+    processes = guarded.children()
+    next(p for p in processes if "EngineCore" in p.name()).kill()
+    body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
+    with contextlib.suppress(httpx.TransportError):
+        assert guarded.post("/v1/completions", body, headers=KEYS[0]).status_code >= 500
+    guarded.process.wait(60)
+    assert _gone(processes, 60)
+
+
+def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:
+    """A tiny HunYuan-MoE with random weights, through the real engine: see `REFUSED`."""
+    from transformers import AutoTokenizer
+
+    build("hunyuan_v1_moe", tmp_path / "model")
+    AutoTokenizer.from_pretrained(DEMO).save_pretrained(tmp_path / "model")
+    flags = ["--enforce-eager", f"--kv-cache-memory-bytes={2**28}"]
+    with (
+        pytest.raises(ServerError, match="cannot be controlled: its routing function"),
+        running(galton("serve", str(tmp_path / "model"), *flags), tmp_path / "log"),
+    ):
+        pass

@@ -1,0 +1,187 @@
+"""Engines for `test_families`, outside pytest's process: `python -m tests.shared.family_engines`.
+
+Reads lines "FAMILY DIRECTORY" and answers each with one line of JSON. Importing vLLM takes
+several times as long as starting an engine of a tiny model, so it is imported once, and
+every engine runs in a fork: vLLM does not take a second one after numba was imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import multiprocessing
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+# Before vLLM is imported: engines in this process, and its log out of our answers.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"
+# Eager all through: compiling the one function that counts logprobs takes two seconds.
+os.environ["TORCH_COMPILE_DISABLE"] = "1"
+
+import vllm.model_executor.layers.fused_moe.layer
+import vllm.v1.worker.cpu_worker  # noqa: F401
+from vllm import LLM, SamplingParams
+
+from routing.engine import engine_options
+from routing.engine.travel import REQUEST_KEY
+from routing.spec import RouterSpec
+from tests.shared.families import FAMILIES, VOCAB_SIZE, build
+from tests.shared.traces import random_trace
+
+
+def _prompts() -> list[dict[str, Any]]:
+    rng = random.Random(1)
+    lengths = (5, 12, 20)
+    return [{"prompt_token_ids": [rng.randrange(3, VOCAB_SIZE) for _ in range(n)]} for n in lengths]
+
+
+PROMPTS = _prompts()
+SECONDS = 600
+
+
+def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
+    """One request's `routing` for each mode, and one that steers."""
+    top_k, max_top_k = spec.top_k, spec.max_top_k
+    trace = random_trace(spec, len(PROMPTS[-1]["prompt_token_ids"]))
+    steering = {"ban": {"*": [0]}, "force": {"*": [3]}, "bias": {"*": {"1": 3.0, "2": -1.0}}}
+    return {
+        "top_k": {"mode": "top_k", "top_k": max_top_k, "weights": "preserve_mass"},
+        "sample": {"mode": "sample", "temperature": 1.5, "seed": 1},
+        "top_p": {"mode": "top_p", "top_p": 0.7, "max_experts": max_top_k, "mass": "full"},
+        "head_sample": {"mode": "head_sample", "top_k": top_k, "head": 1, "seed": 2},
+        "uniform": {"mode": "uniform", "seed": 3, "weights": "renormalize"},
+        "replay": {"mode": "replay", "trace": trace.encode_base64()},
+        "steered": {"mode": "sample", "temperature": 0.5, "seed": 4, **steering},
+    }
+
+
+def _build(family: str, path: Path) -> dict[str, Any]:
+    """In a fork too: once torch has started its threads, a process cannot be forked."""
+    build(family, path)
+    return {}
+
+
+def _engine(path: Path, **options: Any) -> LLM:
+    return LLM(
+        str(path),
+        dtype="bfloat16",
+        enforce_eager=True,
+        skip_tokenizer_init=True,
+        max_model_len=64,
+        max_num_batched_tokens=64,
+        max_num_seqs=4,
+        kv_cache_memory_bytes=2**24,
+        **options,
+    )
+
+
+def _greedy(llm: LLM, prompts: list[dict[str, Any]], routing: object = None) -> list[Any]:
+    """Of each prompt, the generated tokens and every step's five best logprobs."""
+    params = SamplingParams(
+        temperature=0,
+        max_tokens=8,
+        ignore_eos=True,
+        logprobs=5,
+        extra_args={REQUEST_KEY: routing} if routing else None,
+    )
+    answers = [output.outputs[0] for output in llm.generate(prompts, params, use_tqdm=False)]
+    return [
+        [
+            list(answer.token_ids),
+            [{str(t): p.logprob for t, p in s.items()} for s in answer.logprobs or ()],
+        ]
+        for answer in answers
+    ]
+
+
+def _stock(path: Path) -> dict[str, Any]:
+    return {"greedy": _greedy(_engine(path), PROMPTS)}
+
+
+def _galton(path: Path) -> dict[str, Any]:
+    """Start as the server does, self-test included; then what each policy did.
+
+    problems: by policy, `galton_check`'s. answers: by policy, `_greedy` of the last prompt.
+    """
+    config = json.loads((path / "config.json").read_text())
+    top_k = config.get("num_experts_per_tok") or config["moe_k"]
+    max_top_k = 1 if top_k == 1 else top_k + 2
+    llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
+    # With numba behind them: not before the engine, see `routing.engine.register`.
+    from routing.engine.offline import AwaitableLLM
+    from routing.engine.startup import attach
+    from routing.policy import parse_policy
+
+    spec = asyncio.run(attach(AwaitableLLM(llm)))
+    greedy = _greedy(llm, PROMPTS)
+    answers, problems = {}, {}
+    for name, policy in policies(spec).items():
+        policy = {**policy, "scope": "all"}
+        llm.collective_rpc("galton_listen")
+        (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)
+        told = parse_policy(policy, spec).as_dict()
+        (problems[name],) = llm.collective_rpc("galton_check", args=(told,))
+    return {"greedy": greedy, "answers": answers, "problems": problems}
+
+
+def _in_forks(
+    functions: Sequence[Callable[[Path], dict[str, Any]]], path: Path
+) -> list[dict[str, Any]]:
+    """What each function returns in a child process, or its traceback as `error`; side by side."""
+    context = multiprocessing.get_context("fork")
+    children = []
+    for function in functions:
+        ours, theirs = context.Pipe(duplex=False)
+        child = context.Process(target=_answer, args=(theirs, function, path))
+        child.start()
+        theirs.close()
+        children.append((child, ours))
+    return [_result(child, ours) for child, ours in children]
+
+
+def _result(child: BaseProcess, ours: Connection) -> dict[str, Any]:
+    """The child's answer; the child is ended."""
+    answer: dict[str, Any] = {"error": f"no answer in {SECONDS} s"}
+    try:
+        if ours.poll(SECONDS):
+            answer = ours.recv()
+    except EOFError:
+        answer = {"error": "the engine's process died"}
+    child.kill()
+    child.join()
+    return answer
+
+
+def _answer(pipe: Connection, function: Callable[[Path], dict[str, Any]], path: Path) -> None:
+    try:
+        pipe.send(function(path))
+    except BaseException:
+        pipe.send({"error": traceback.format_exc()})
+    pipe.close()
+    os._exit(0)  # an engine's own end is not what is tested
+
+
+def main() -> None:
+    """Serve standard input until it ends."""
+    gc.freeze()  # vLLM collects garbage at its start; what was imported is none
+    for line in sys.stdin:
+        family, directory = line.split()
+        path = Path(directory)
+        assert family in FAMILIES, family
+        _in_forks([partial(_build, family)], path)
+        stock, galton = _in_forks([_stock, _galton], path)
+        print(json.dumps({"stock": stock, "galton": galton}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Real servers for tests: `galton serve`, or stock vLLM, and what tests ask of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadtests import servers
+
+REPO = Path(__file__).parents[2]
+DEMO = REPO / "models" / "demo" / "checkpoint"
+MODEL = "galton-demo"
+# Tools for a model that was never taught any: the grammar is the arguments' schema, and leaves no
+# room for blanks, with which so small a model would fill its context.
+TOOL_FLAGS = (
+    "--enable-auto-tool-choice",
+    "--tool-call-parser=hermes",
+    '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}',
+)
+TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
+LATE = "/metrics shows expert counts of an earlier scrape"  # said in the log
+TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
+
+
+class Server(servers.Server):
+    """A running server; the methods speak plain HTTP."""
+
+    def post(self, path: str, body: dict[str, Any], **kwargs: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json={"model": MODEL, **body}, timeout=300, **kwargs)
+
+    def complete(self, prompt: list[int], routing: object = None, **body: Any) -> dict[str, Any]:
+        """One greedy completion of token ids that runs to `max_tokens`; the parsed answer."""
+        body = {"max_tokens": 32, "ignore_eos": True, "return_token_ids": True, **body}
+        body = {"temperature": 0, "prompt": prompt, **body}
+        if routing is not None:
+            body["routing"] = routing
+        response = self.post("/v1/completions", body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def tokens(self, prompt: list[int], routing: object = None, **body: Any) -> list[int]:
+        """The generated token ids of `complete`."""
+        ids: list[int] = self.complete(prompt, routing, **body)["choices"][0]["token_ids"]
+        return ids
+
+    @contextmanager
+    def engine_held(self) -> Iterator[None]:
+        """The engine stands still: requests gather before it, and none is answered."""
+        engine = next(child for child in self.children() if "EngineCore" in child.name())
+        engine.suspend()
+        try:
+            yield
+        finally:
+            engine.resume()
+
+    def load(self) -> int:
+        """How many requests are being answered."""
+        answering: int = httpx.get(f"{self.url}/load", timeout=300).json()["server_load"]
+        return answering
+
+    @contextmanager
+    def crowd(self, asks: Sequence[Callable[[], Any]]) -> Iterator[list[Future[Any]]]:
+        """Requests that are all with the server, none answered, until the block ends.
+
+        asks: each sends one request. The futures have results some time after the block.
+        """
+        assert eventually(lambda: self.load() == 0)
+        pool = ThreadPoolExecutor(len(asks))
+        with self.engine_held():
+            answers = [pool.submit(ask) for ask in asks]
+            assert eventually(lambda: self.load() == len(asks))
+            yield answers
+        pool.shutdown(wait=False)
+
+    def together(
+        self, requests: Sequence[tuple[list[int], object]], **body: Any
+    ) -> list[list[int]]:
+        """`tokens` of all requests, which begin at once: they share the engine's batch."""
+        asks = [partial(self.tokens, *request, **body) for request in requests]
+        with self.crowd(asks) as answers:
+            pass
+        return [answer.result() for answer in answers]
+
+    def metrics(self) -> str:
+        """The page /metrics, asked again where the engine was late and its counts are old ones."""
+        while True:
+            late = self.log.read_text(errors="replace").count(LATE)
+            page = httpx.get(self.url + "/metrics", timeout=300).text
+            if self.log.read_text(errors="replace").count(LATE) == late:
+                return page
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Sum of a metric's samples that carry `labels`."""
+        wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        lines = self.metrics().splitlines()
+        samples = [line.rpartition(" ") for line in lines if line.startswith(name + "{")]
+        return sum(float(v) for sample, _, v in samples if all(w in sample for w in wanted))
+
+    def samples(self, name: str) -> dict[tuple[str, str], float]:
+        """A metric's samples by the labels `layer` and `expert`."""
+        return {
+            (sample.labels["layer"], sample.labels["expert"]): sample.value
+            for family in text_string_to_metric_families(self.metrics())
+            for sample in family.samples
+            if sample.name == name
+        }
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether it comes true; the time limit is only for what never does."""
+    deadline = time.monotonic() + seconds
+    while not (is_true := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return is_true
+
+
+def stock(*args: str) -> list[str]:
+    """The command line of vLLM's own server, serving the demo as `galton serve` does."""
+    entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
+    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", TRACK_LOAD, *args]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
+    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **_core_of_worker(), **extra}
+
+
+def _core_of_worker() -> dict[str, str]:
+    """vLLM binds every engine's thread to the first core; those of other workers of pytest-xdist
+    than the first take another.
+    """
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    cores = sorted(os.sched_getaffinity(0))
+    return {"VLLM_CPU_OMP_THREADS_BIND": str(cores[number % len(cores)])} if number else {}
+
+
+@contextmanager
+def running(command: list[str], log: Path, **env: str) -> Iterator[Server]:
+    """`loadtests.servers.running` in a clean environment and `env`."""
+    with servers.running(command, log, environment(**env)) as started:
+        yield Server(started.url, started.log, started.process)

@@ -1,0 +1,69 @@
+"""The Triton kernel, in processes of its own: how triton runs is settled when it is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+ON_GPU = torch.cuda.is_available()
+
+# The interpreter accepts what the compiler refuses, and a machine without a GPU can compile.
+COMPILE = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from routing.gpu.route import _route
+
+types = {"*fp32": "router_logits stock_weights topk_weights row_steering", "i32": "layer_row",
+         "*i32": "stock_ids topk_ids token_row", "*u64": "row_seed", "*i1": "row_steered",
+         "*i16": "token_replayed",
+         "*i64": "layers num_tokens token_position row_mode row_weights assignments",
+         "*fp64": "rule_numbers rule_correction_bias row_numbers"}
+signature = {name: kind for kind, names in types.items() for name in names.split()}
+sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, NUM_SLOTS=6, NUM_RULE_NUMBERS=6,
+             NUM_PARAMETERS=4, LANES=64, SLOT_LANES=8)
+signature = {name: signature.get(name, "constexpr") for name in _route.arg_names}
+compiled = triton.compile(
+    ASTSource(_route, signature, sizes),
+    target=GPUTarget("cuda", 90, 32),
+    options={"num_warps": 1, "enable_fp_fusion": False},
+)
+print(len(compiled.asm["cubin"]))
+"""
+
+
+def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_kernel_equals_reference() -> None:
+    environment = {} if ON_GPU else {"TRITON_INTERPRET": "1"}
+    cases = _python(
+        "-m", "pytest", "-q", "tests/unit/routing/triton_kernel_cases.py", **environment
+    )
+    assert cases.returncode == 0, cases.stdout + cases.stderr
+
+
+def test_kernel_compiles_for_a_gpu(tmp_path: os.PathLike[str]) -> None:
+    compiled = _python("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
+    assert compiled.returncode == 0, compiled.stderr
+    assert int(compiled.stdout) > 0
+
+
+@pytest.mark.skipif(ON_GPU, reason="needs a machine without a GPU")
+def test_benchmark_without_a_gpu_says_so_in_one_line() -> None:
+    benchmark = _python("-m", "routing.bench.gpu")
+    assert benchmark.returncode == 1
+    assert benchmark.stderr == "routing.bench.gpu: no GPU found; it times the kernel on one\n"
+    assert benchmark.stdout == ""

@@ -1,0 +1,149 @@
+"""The command and its settings; whatever cannot start says so in one line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import io
+import json
+import os
+import socket
+import warnings
+from contextlib import redirect_stderr
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from server import preflight
+from server.cli import main
+from server.preflight import CannotStartError
+from server.settings import SettingError, Settings, variable
+from tests.shared.servers import DEMO
+
+
+def settings(*argv: str, **environ: str) -> Settings:
+    parser = argparse.ArgumentParser()
+    Settings.add_arguments(parser)
+    return Settings.from_args(parser.parse_args(argv), environ)
+
+
+def test_flag_beats_variable_beats_default() -> None:
+    assert settings() == Settings(None, "auto", allow_request_steering=False)
+    environ = {"GALTON_MAX_EXPERTS_PER_TOKEN": "6", "GALTON_EXPERT_METRICS": "off"}
+    assert settings(**environ) == Settings(6, "off")
+    assert settings("--max-experts-per-token=7", **environ) == Settings(7, "off")
+    assert settings("--allow-request-steering").allow_request_steering
+    assert settings(GALTON_ALLOW_REQUEST_STEERING="1").allow_request_steering
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "message"),
+    [
+        (["--max-experts-per-token=0"], {}, r"--max-experts-per-token .* integer from 1, got '0'"),
+        (["--expert-metrics=some"], {}, r"--expert-metrics must be one of auto, full.*'some'"),
+        ([], {"GALTON_EXPERT_METRICS": ""}, r"GALTON_EXPERT_METRICS must be one of .*got ''"),
+    ],
+)
+def test_bad_setting_names_itself_and_what_is_accepted(
+    argv: list[str], environ: dict[str, str], message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        settings(*argv, **environ)
+
+
+def test_help_is_short_names_every_variable_and_points_to_vllm(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert all(variable(name) in text for name in Settings.__dataclass_fields__)
+    assert "https://docs.vllm.ai" in text
+    assert len(text.splitlines()) < 40
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"galton {importlib.metadata.version('galton')}"
+
+
+def test_cpu_without_avx2_is_refused(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu sse sse2 avx\n")
+    with pytest.raises(CannotStartError, match="no AVX2"):
+        preflight.check_machine(cpuinfo)
+    cpuinfo.write_text("flags : fpu sse sse2 avx avx2\n")
+    preflight.check_machine(cpuinfo)
+
+
+def test_too_little_memory_says_how_much_is_needed() -> None:
+    preflight.check_memory(str(DEMO), 2**30, available=8 * 2**30)
+    with pytest.raises(CannotStartError, match=r"2\.0 GiB free, about 4\.0 GiB needed.*weights"):
+        preflight.check_memory(str(DEMO), 2**30, available=2 * 2**30)
+
+
+def failed_start(*args: str) -> str:
+    """`galton serve` that must end by itself before an engine starts; what it says last."""
+    said = io.StringIO()
+    # vLLM, imported once for all of these tests, warns, and sets variables of its own.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        patch.dict(os.environ),
+        redirect_stderr(said),
+    ):
+        assert main(["serve", *args]) == 1
+    return said.getvalue().strip().splitlines()[-1]
+
+
+def test_busy_port_is_one_line() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = failed_start("--host=127.0.0.1", f"--port={port}")
+    assert line.startswith(f"galton: port {port} cannot be used")
+    assert f"--port {port + 1}" in line
+
+
+def test_bad_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GALTON_MAX_EXPERTS_PER_TOKEN", "many")
+    assert (
+        failed_start()
+        == "galton: GALTON_MAX_EXPERTS_PER_TOKEN must be an integer from 1, got 'many'"
+    )
+
+
+def test_more_experts_than_the_model_has_are_refused() -> None:
+    line = failed_start("--max-experts-per-token=17")
+    assert "--max-experts-per-token must be at most 16" in line
+
+
+def test_missing_model_is_one_line() -> None:
+    assert "cannot load model ./nowhere" in failed_start("./nowhere")
+
+
+@pytest.mark.parametrize("flag", ["--pipeline-parallel-size=2", "--data-parallel-size=2"])
+def test_what_is_not_routed_correctly_yet_is_refused(flag: str) -> None:
+    assert f"{flag.partition('=')[0]} is not supported by Galton yet" in failed_start(flag)
+
+
+def test_dense_model_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    config = {
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": 128,
+        "max_position_embeddings": 64,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "is not a mixture-of-experts model: there is nothing to route" in failed_start(
+        str(tmp_path)
+    )
