@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,16 +18,30 @@ REWRITTEN_STARTS: Final = (
 REWRITTEN_PART: Final = "-search-"
 
 
-def presets_of(args: Namespace) -> Presets:
-    """The presets that vLLM's arguments name, for the models that they name.
+@dataclass(frozen=True, slots=True)
+class PresetsFile:
+    """The presets file of a server, which may have none, and the names of its models.
 
-    Raises PresetError.
+    models: under which the model is served. taken: other names that an alias must not have.
     """
-    if args.galton_presets is None:
-        return Presets()
-    models = args.served_model_name or [args.model]
-    adapters = [module.name for module in args.lora_modules or ()]
-    return read_presets(Path(args.galton_presets), models, taken=adapters)
+
+    path: Path | None
+    models: Sequence[str]
+    taken: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, args: Namespace) -> PresetsFile:
+        """As vLLM's arguments have it."""
+        path = args.galton_settings.presets
+        return cls(
+            None if path is None else Path(path),
+            args.served_model_name or [args.model],
+            [module.name for module in args.lora_modules or ()],
+        )
+
+    def read(self) -> Presets:
+        """Its presets, each an alias of each model. Raises PresetError."""
+        return Presets() if self.path is None else read_presets(self.path, self.models, self.taken)
 
 
 def read_presets(path: Path, models: Sequence[str], taken: Sequence[str] = ()) -> Presets:

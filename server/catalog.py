@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
-from starlette.datastructures import State
 from vllm import envs
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.logger import init_logger
 
 from routing.policy.modes import MODES
-from routing.policy.presets import PresetError
+from routing.policy.presets import PresetError, Presets
 from routing.policy.schema import mode_schema
-from server.aliases import presets_of
-from server.vllm_handlers import AliasedModels
+from server.app import Galton
 
-logger = init_logger("vllm.galton")
-
-router = APIRouter(prefix="/v1/routing", tags=["routing"])
+api = APIRouter(prefix="/v1/routing", tags=["routing"])
 
 
 class Mode(BaseModel):
@@ -62,10 +56,10 @@ class PresetList(BaseModel):
     data: list[Preset]
 
 
-@router.get("/policies", response_model=ModeList)
+@api.get("/policies", response_model=ModeList)
 async def list_policies(raw_request: Request) -> ModeList:
     """The modes with their parameters, ranges and defaults, in JSON Schema."""
-    spec = raw_request.app.state.galton_router_spec
+    spec = _galton(raw_request).spec
     return ModeList(
         data=[
             Mode(id=mode.name, description=mode.meaning, json_schema=mode_schema(mode, spec))
@@ -74,52 +68,42 @@ async def list_policies(raw_request: Request) -> ModeList:
     )
 
 
-@router.get("/presets", response_model=PresetList)
+@api.get("/presets", response_model=PresetList)
 async def list_presets(raw_request: Request) -> PresetList:
     """The presets, and the models by which each is chosen."""
-    return _presets_of(raw_request.app.state.openai_serving_models)
+    return _listed(_galton(raw_request).presets)
 
 
-@router.post(
+@api.post(
     "/presets/reload",
     response_model=PresetList,
     responses={status: {"model": ErrorResponse} for status in (400, 403)},
 )
 async def reload(raw_request: Request) -> PresetList:
     """Read the presets file again; a bad one changes nothing. Needs a server with an API key."""
-    state = raw_request.app.state
-    if not any(state.args.api_key or [envs.VLLM_API_KEY]):
+    galton = _galton(raw_request)
+    if not any(raw_request.app.state.args.api_key or [envs.VLLM_API_KEY]):
         raise HTTPException(
             HTTPStatus.FORBIDDEN,
             "A server without --api-key cannot tell who asks: reload with the signal SIGHUP.",
         )
-    if state.args.galton_presets is None:
-        raise HTTPException(HTTPStatus.BAD_REQUEST, "The server was started without --presets.")
+    path = galton.file.path
+    if path is None:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The server was started without presets.")
     try:
-        reload_presets(state)
+        galton.reload()
     except PresetError as error:
-        path = Path(state.args.galton_presets)  # vLLM hides whole paths from clients
-        shown = str(error).replace(str(path), path.name)
+        shown = str(error).replace(str(path), path.name)  # vLLM hides whole paths from clients
         raise HTTPException(HTTPStatus.BAD_REQUEST, shown) from None
-    return _presets_of(state.openai_serving_models)
+    return _listed(galton.presets)
 
 
-def reload_presets(state: State) -> None:
-    """Read and check the file, then put it in force at once; running requests keep theirs.
-
-    Raises PresetError, logged, with the old presets still in force.
-    """
-    try:
-        presets = presets_of(state.args).resolved(state.galton_router_spec)
-    except PresetError as error:
-        logger.error("presets not reloaded, the old ones stay in force: %s", error)
-        raise
-    state.openai_serving_models.presets = presets
-    logger.info("presets reloaded: %s", ", ".join(presets.named) or "none")
+def _galton(raw_request: Request) -> Galton:
+    galton: Galton = raw_request.app.state.galton
+    return galton
 
 
-def _presets_of(models: AliasedModels) -> PresetList:
-    presets = models.presets
+def _listed(presets: Presets) -> PresetList:
     return PresetList(
         data=[
             Preset(

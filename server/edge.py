@@ -15,18 +15,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
 
-from server.precedence import HEADER
+from server.settle import HEADER
 
 KEY_HEADERS = ("api-key", "x-api-key")
 
 
-def attach_edge(app: FastAPI, *, max_body_bytes: int) -> None:
-    """Put the edge around `app`, before vLLM adds its own middleware."""
+def attach_edge(app: FastAPI, *, max_body_bytes: int, on_http_error: Any) -> None:
+    """Put the edge around `app`, before vLLM adds its own middleware.
+
+    on_http_error: vLLM's handler of HTTP errors.
+    """
     # vLLM 0.32 registers its handler for FastAPI's class only: an unknown path or method
     # raises Starlette's, and its answer would not have OpenAI's shape.
-    app.exception_handler(AnyHTTPException)(http_exception_handler)
+    app.exception_handler(AnyHTTPException)(on_http_error)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
     build = app.build_middleware_stack
 

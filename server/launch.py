@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -16,7 +17,7 @@ from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
-from server.aliases import presets_of
+from server.aliases import PresetsFile
 from server.preflight import CannotStartError
 from server.settings import Settings
 
@@ -36,10 +37,9 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         FlexibleArgumentParser(prog="galton serve", usage="galton serve [MODEL] [flags]")
     )
     args = parser.parse_args(list(argv))
-    presets = settings.presets
     if args.model_tag is None and args.model == parser.get_default("model"):
         args = parser.parse_args([str(CHECKPOINT), *DEMO_FLAGS, *argv])
-        presets = presets or str(PRESETS)
+        settings = replace(settings, presets=settings.presets or str(PRESETS))
     if args.model_tag is not None:
         args.model = args.model_tag
     configure_logging_from_args(args)
@@ -53,7 +53,6 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     args.worker_cls = options["worker_cls"]
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings
-    args.galton_presets = presets
     _check_presets(args)
     _check_model(args)
     return args
@@ -81,7 +80,7 @@ def _refuse_unsupported(args: Namespace) -> None:
 def _check_presets(args: Namespace) -> None:
     """Refuse a presets file as far as it can be judged before the engine starts."""
     try:
-        presets_of(args)
+        PresetsFile.of(args).read()
     except PresetError as error:
         raise CannotStartError(str(error)) from None
 

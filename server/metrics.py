@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from vllm.logger import init_logger
 
 from routing.spec import RouterSpec
+from server import sse
 from server.settings import automatic_level
 
-logger = init_logger("vllm.galton")
+logger = logging.getLogger("vllm.galton")
 
 SCRAPE_TIMEOUT_SECONDS = 2.0
+
+
+class Name(NamedTuple):
+    """A metric as queries name it."""
+
+    name: str
+    meaning: str
+    labels: tuple[str, ...]
+
+
+EXPERT_ASSIGNMENTS: Final = Name(
+    "galton_expert_assignments_total",
+    "(token, expert) assignments computed; padding and zero-weight slots excluded",
+    ("model_name", "layer", "expert"),
+)
+ROUTED_TOKENS: Final = Name(
+    "galton_routed_tokens_total",
+    "Tokens routed, once per token, by the mode that routed them",
+    ("model_name", "mode", "phase"),
+)
+REQUESTS: Final = Name(
+    "galton_requests_total",
+    "Requests by the policy that they followed and by their end",
+    ("model_name", "mode", "preset", "outcome"),
+)
+NAMES: Final = (EXPERT_ASSIGNMENTS, ROUTED_TOKENS, REQUESTS)
 
 
 class ExpertLoad(Collector):
@@ -66,11 +93,7 @@ class ExpertLoad(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
-        assignments = CounterMetricFamily(
-            "galton_expert_assignments",
-            "(token, expert) assignments computed; padding and zero-weight slots excluded",
-            labels=("model_name", "layer", "expert"),
-        )
+        assignments = _family(EXPERT_ASSIGNMENTS)
         if self._counts and self._expert_metrics != "off":
             for layer, row in zip(self._spec.layers, self._counts["assignments"], strict=True):
                 if self._expert_metrics == "full":
@@ -80,15 +103,15 @@ class ExpertLoad(Collector):
                     assignments.add_metric((self._model_name, str(layer), "all"), sum(row))
         yield assignments
 
-        tokens = CounterMetricFamily(
-            "galton_routed_tokens",
-            "Tokens routed, once per token, by the mode that routed them",
-            labels=("model_name", "mode", "phase"),
-        )
+        tokens = _family(ROUTED_TOKENS)
         for mode, phases in self._counts.get("routed_tokens", {}).items():
             for phase, count in phases.items():
                 tokens.add_metric((self._model_name, mode, phase), count)
         yield tokens
+
+
+def _family(name: Name) -> CounterMetricFamily:
+    return CounterMetricFamily(name.name, name.meaning, labels=name.labels)
 
 
 class RequestCounter:
@@ -99,12 +122,7 @@ class RequestCounter:
 
     def __init__(self, model_name: str, registry: CollectorRegistry = REGISTRY) -> None:
         self._model_name = model_name
-        self._counter = Counter(
-            "galton_requests",
-            "Requests by the policy that they followed and by their end",
-            ("model_name", "mode", "preset", "outcome"),
-            registry=registry,
-        )
+        self._counter = Counter(*REQUESTS, registry=registry)
 
     def add(self, mode: str, preset: str | None, outcome: str) -> None:
         self._counter.labels(self._model_name, mode, preset or "", outcome).inc()
@@ -123,21 +141,18 @@ def outcome_of(status: int) -> str:
 class CountedStream(StreamingResponse):
     """Server-sent events; `count` gets the outcome once they have ended."""
 
-    # How vLLM's streams tell of an error, status 200 being sent already.
-    _ERRORS = ('data: {"error"', "event: error")
-
     def __init__(
         self, events: AsyncIterator[str], count: Callable[[str], None], headers: dict[str, str]
     ) -> None:
         self._count = count
         self._outcome = "abort"
-        super().__init__(self._watch(events), media_type="text/event-stream", headers=headers)
+        super().__init__(self._watch(events), media_type=sse.MEDIA_TYPE, headers=headers)
 
     async def _watch(self, events: AsyncIterator[str]) -> AsyncIterator[str]:
         outcome = "ok"
         try:
             async for event in events:
-                if event.startswith(self._ERRORS):
+                if sse.is_error(event):
                     outcome = "error"
                 yield event
         except Exception:
@@ -161,7 +176,7 @@ class RefreshOnScrape:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].rstrip("/") == "/metrics":
-            load: ExpertLoad | None = getattr(scope["app"].state, "galton_expert_load", None)
-            if load is not None:
-                await load.refresh()
+            galton = getattr(scope["app"].state, "galton", None)  # not before the engine runs
+            if galton is not None:
+                await galton.expert_load.refresh()
         await self.app(scope, receive, send)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,30 @@ def _gone(processes: list[psutil.Process], seconds: float) -> bool:
     return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
 
 
+# The demo, named: without its presets.
+NO_PRESETS = [
+    *(str(DEMO), f"--served-model-name={MODEL}", "--enforce-eager"),
+    f"--kv-cache-memory-bytes={2**30}",
+]
+
+
 @pytest.mark.parametrize(
-    ("sig", "frozen"),
-    [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+    ("sig", "frozen", "flags"),
+    [
+        (signal.SIGINT, False, []),
+        (signal.SIGTERM, True, []),
+        (signal.SIGHUP, False, NO_PRESETS),
+    ],
     ids=str,
 )
 def test_signal_ends_the_server_and_all_its_processes(
-    tmp_path: Path, sig: signal.Signals, frozen: bool
+    tmp_path: Path, sig: signal.Signals, frozen: bool, flags: list[str]
 ) -> None:
     """While a long answer is being streamed, which ends in an error or a cut, not a hang.
 
     frozen: the engine does not come to tell that it gave the request up.
     """
-    with running(galton("serve"), tmp_path / "log") as server:
+    with running(galton("serve", *flags), tmp_path / "log") as server:
         # More than any machine does before the signal comes.
         body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
         body |= {"ignore_eos": True, "stream": True}
@@ -64,6 +76,19 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert not client.is_alive()
         assert "data: [DONE]" not in lines
         assert _gone(processes, 60)
+
+
+def test_hangup_reloads_the_presets_that_came_with_the_demo(tmp_path: Path) -> None:
+    """As `POST /v1/routing/presets/reload` does: both read the file the server started with."""
+    with running(galton("serve", "--api-key=k"), tmp_path / "log") as server:
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 60
+        while "presets reloaded: precise, " not in server.log.read_text():
+            assert server.process.poll() is None, "the hang-up ended the server"
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        answer = server.post("/v1/routing/presets/reload", {}, headers={"api-key": "k"})
+        assert "precise" in [preset["id"] for preset in answer.json()["data"]]
 
 
 KEYS = {"Authorization": "Bearer first"}, {"x-api-key": "second"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from routing.policy.presets import PresetError, Presets, write_presets
 from routing.policy.schema import mode_schema
 from routing.spec import RouterSpec
 from server.aliases import read_presets
-from server.precedence import Asked, Settled, UnknownPresetError, settle
+from server.settle import Settled, Sources, UnknownPresetError, settle
 
 SPEC = RouterSpec(layers=(0, 1, 2), num_experts=8, top_k=2, max_top_k=4)
 FILE = """\
@@ -58,7 +59,7 @@ def presets(tmp_path: Path) -> Presets:
 
 
 def settled(presets: Presets, steering: bool = False, **asked: Any) -> Settled:
-    return settle(Asked(**asked), presets, SPEC, allow_steering=steering)
+    return settle(Sources(**asked), presets, SPEC, allow_steering=steering)
 
 
 # Which policy a source names: by its temperature, and its own seed if it has one.
@@ -83,7 +84,7 @@ def test_precedence(
 ) -> None:
     if not default:
         presets = Presets(presets.named)
-    asked = Asked(
+    asked = Sources(
         BODY[body],
         HEADER[header],
         "of-alias" if alias else None,
@@ -118,9 +119,10 @@ def test_name_in_body_and_header_chooses_the_preset(presets: Presets) -> None:
 def test_include_is_no_part_of_the_policy(presets: Presets) -> None:
     got = settled(presets, body={"include": ["trace", "stats", "trace"]}, alias="seeded")
     assert (got.preset, got.policy.seed) == ("seeded", 9)
-    assert got.include == ("trace", "stats")
+    assert got.report is not None
+    assert got.report.include == ("trace", "stats")
     assert "include" not in got.policy.as_dict()
-    assert settled(presets, body={"mode": "uniform", "include": None}).include == ()
+    assert settled(presets, body={"mode": "uniform", "include": None}).report is None
     for bad in ("stats", ["all"], [["stats"]], {"stats": 1}):
         with pytest.raises(PolicyError, match=r"routing.include must be a list of 'stats' or"):
             settled(presets, body={"include": bad})
@@ -166,13 +168,36 @@ def test_header_that_is_neither_json_nor_name(presets: Presets, header: str) -> 
         settled(presets, header=header)
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"mode": "best"}, r"header x-routing-policy: mode must be .*, got 'best'"),
+        ({"mode": "sample", "temperature": [1, 11, 1]}, r"policy: temperature\[1\] must be a num"),
+        ({"temprature": 1}, r"header x-routing-policy must be one of the keys mode, .*'tempra"),
+        ({"seed": -1}, r"header x-routing-policy: seed must be an integer"),
+        ({"include": ["all"]}, r"header x-routing-policy: include must be a list of"),
+        ([1], r"header x-routing-policy must be an object .* or a preset's name, got \[1\]"),
+    ],
+)
+def test_error_in_the_header_names_the_header(
+    presets: Presets, header: object, message: str
+) -> None:
+    with pytest.raises(PolicyError, match=f"{message}") as raised:
+        settled(presets, header=json.dumps(header), body={"seed": 3})
+    assert raised.value.field.startswith("header x-routing-policy")
+    # The same in the body, above a header that is right, is the body's.
+    with pytest.raises(PolicyError) as raised:
+        settled(presets, body=header, header="seeded")
+    assert raised.value.field.startswith("routing")
+
+
 def test_request_is_read_wherever_clients_put_things(presets: Presets) -> None:
     for headers in ({"authorization": "Bearer my key"}, {"authorization": "bearer my key"}):
-        assert Asked.of(None, "m", headers, presets) == Asked(key="of-key")
-    assert Asked.of(None, None, {"authorization": "Basic my key"}, presets) == Asked()
+        assert Sources.of(None, "m", headers, presets) == Sources(key="of-key")
+    assert Sources.of(None, None, {"authorization": "Basic my key"}, presets) == Sources()
     headers = {"x-routing-policy": "seeded", "authorization": "Bearer other"}
-    asked = Asked.of({"seed": 1}, "big/m-of-alias", headers, presets)
-    assert asked == Asked({"seed": 1}, "seeded", "of-alias", None)
+    asked = Sources.of({"seed": 1}, "big/m-of-alias", headers, presets)
+    assert asked == Sources({"seed": 1}, "seeded", "of-alias", None)
 
 
 def test_every_model_has_every_alias(presets: Presets) -> None:

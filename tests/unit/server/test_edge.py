@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import HTTPException
 
-from server.reasoning import name_twice, name_twice_in_stream
+from server.sse import name_reasoning_twice, with_reasoning_content
 from server.strict_json import parse_json
 from tests.shared.bad_bodies import BAD_JSON
 from tests.shared.servers import Server, running
@@ -158,7 +158,7 @@ def test_valid_json_is_read_as_python_reads_it(value: object) -> None:
 def test_reasoning_has_its_older_name_too() -> None:
     message = {"role": "assistant", "content": "4", "reasoning": "2+2"}
     answer = {"choices": [{"message": message}, {"message": {"content": "4"}}]}
-    name_twice(answer)
+    name_reasoning_twice(answer)
     assert answer["choices"][0]["message"] == {**message, "reasoning_content": "2+2"}
     assert answer["choices"][1]["message"]["reasoning_content"] is None
 
@@ -179,7 +179,7 @@ def test_reasoning_has_its_older_name_in_streams_too() -> None:
         yield "data: [DONE]\n\n"
 
     async def collect() -> list[str]:
-        return [chunk async for chunk in name_twice_in_stream(chunks())]
+        return [chunk async for chunk in with_reasoning_content(chunks())]
 
     *events, done = asyncio.run(collect())
     assert done == "data: [DONE]\n\n"

@@ -1,8 +1,8 @@
 """Which of the policies that a request could follow it does follow.
 
 Highest first: the body's field, the header, the model's alias, the API key's preset, the
-server's default, the model's own routing. The highest that names a policy replaces all
-below; an object that names only `seed` or `include` leaves the policy to those below.
+server's default, the native routing. The highest that names a policy replaces all below; an
+object that names only `seed` or `include` leaves the policy to those below.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
-from routing.policy.keys import INCLUDE
+from routing.policy.keys import INCLUDE, INCLUDE_KEY
 from routing.policy.presets import Preset, Presets, near
 from routing.spec import RouterSpec
+from routing.trace.report import Report
 
 HEADER: Final = "x-routing-policy"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
@@ -28,7 +30,7 @@ class UnknownPresetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Sources:
     """Where a request may name its policy.
 
     body: the field `routing`, an object or a preset's name. header: JSON of such an object
@@ -43,8 +45,8 @@ class Asked:
     @classmethod
     def of(
         cls, routing: object, model: str | None, headers: Mapping[str, str], presets: Presets
-    ) -> Asked:
-        """What a request with that field `routing`, model and headers asks."""
+    ) -> Sources:
+        """Of a request with that field `routing`, model and headers."""
         return cls(
             routing,
             headers.get(HEADER),
@@ -52,63 +54,84 @@ class Asked:
             presets.of_key(_api_key(headers)),
         )
 
+    def in_order(self, default: str | None) -> Iterator[tuple[str, object]]:
+        """(what errors call it, its value), highest first; default: the server's.
+
+        A header that a policy in the body makes idle is not looked at.
+        """
+        yield "", self.body
+        if self.header is not None:
+            yield f"header {HEADER}", _from_header(self.header)
+        for preset in (self.alias, self.key, default):
+            yield "", preset
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The policy in force, and the preset it came from, if any.
+    """The policy in force and the preset it came from, if any; kept whole on the request.
 
-    compiled: the policy for the engine; None for the native one.
-    include: what the answer shall carry about the routing; not part of the policy.
+    compiled: the policy for the engine; None for the native one. shown: the policy as the
+    client gets it. report: what the answer carries about the routing of its tokens, where the
+    request wants that.
     """
 
     policy: Policy
     compiled: CompiledPolicy | None
+    shown: Mapping[str, Any]
     preset: str | None = None
-    include: tuple[str, ...] = ()
+    report: Report | None = None
 
 
-def settle(asked: Asked, presets: Presets, spec: RouterSpec, *, allow_steering: bool) -> Settled:
+def settle(
+    sources: Sources, presets: Presets, spec: RouterSpec, *, allow_steering: bool
+) -> Settled:
     """Find the policy in force and check it; a seed is drawn where none is named.
 
     allow_steering: whether requests may steer; presets always may, the operator wrote them.
     Raises PolicyError, or UnknownPresetError.
     """
-    policy: Mapping[str, Any] = {}
-    preset, seed, include = None, None, None
-    for source in _sources(asked, presets):
+    raw: Mapping[str, Any] = {}
+    preset: Preset | None = None
+    seed: int | None = None
+    include: tuple[str, ...] | None = None
+    name = ""
+    for name, source in sources.in_order(presets.default):
         if source is None:
             continue
         if isinstance(source, str):
             preset = _preset(presets, source)
-            policy = preset.routing
+            raw = preset.routing
             break
-        own = _object(source)
-        asked_include = own.pop("include", None)
-        include = asked_include if include is None else include
-        seed = own.get("seed") if seed is None else seed
-        # An explicit null means what leaving the key out means; the key must exist.
-        if {key for key, value in own.items() if value is not None} - {"seed"}:
-            policy = own
-            break
-        parse_policy(own, spec)
+        with _named(name):
+            own = _object(source)
+            own_include = own.pop(INCLUDE_KEY.name, None)
+            include = _included(own_include) if include is None else include
+            # An explicit null means what leaving the key out means; the key must exist.
+            if {key for key, value in own.items() if value is not None} - {"seed"}:
+                raw = own
+                break
+            own_seed = parse_policy(own, spec).seed
+            seed = own_seed if seed is None else seed
     if seed is not None:
-        policy = {**policy, "seed": seed}
-    resolved = parse_policy(policy, spec, allow_steering=allow_steering or preset is not None)
-    return Settled(
-        resolved,
-        None if resolved.is_native(spec) else compile_policy(resolved, spec),
-        preset.name if preset is not None else None,
-        _included(include),
-    )
+        raw = {**raw, "seed": seed}
+    with _named(name):
+        policy = parse_policy(raw, spec, allow_steering=allow_steering or preset is not None)
+    report = Report(spec, include) if include else None
+    compiled = None if policy.is_native(spec) else compile_policy(policy, spec)
+    return Settled(policy, compiled, policy.shown(), preset.name if preset else None, report)
 
 
-def _sources(asked: Asked, presets: Presets) -> Iterator[object]:
-    """Highest first; a header that a policy in the body makes idle is not looked at."""
-    yield asked.body
-    yield _from_header(asked.header)
-    yield asked.alias
-    yield asked.key
-    yield presets.default
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Errors of a policy that does not stand in the body say where it stands."""
+    try:
+        yield
+    except PolicyError as error:
+        if not source:
+            raise
+        key = error.field.removeprefix("routing").removeprefix(".")
+        field = f"{source}: {key}" if key else source
+        raise PolicyError(field, error.value, error.accepted) from None
 
 
 def _preset(presets: Presets, name: str) -> Preset:
@@ -127,9 +150,9 @@ def _object(source: object) -> dict[str, Any]:
     return dict(source)
 
 
-def _included(include: object) -> tuple[str, ...]:
+def _included(include: object) -> tuple[str, ...] | None:
     if include is None:
-        return ()
+        return None
     if not isinstance(include, list) or any(part not in INCLUDE for part in include):
         accepted = "a list of " + " or ".join(f"'{part}'" for part in INCLUDE)
         raise PolicyError("routing.include", include, accepted)
@@ -138,8 +161,8 @@ def _included(include: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(include))
 
 
-def _from_header(header: str | None) -> object:
-    if header is None or _NAME.fullmatch(header):
+def _from_header(header: str) -> object:
+    if _NAME.fullmatch(header):
         return header
     try:
         return json.loads(header)

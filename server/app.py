@@ -1,0 +1,75 @@
+"""What the server knows beyond vLLM: one object, `app.state.galton`."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from prometheus_client import REGISTRY
+
+from models.fingerprint import fingerprint
+from routing.engine.startup import attach
+from routing.policy.presets import PresetError, Presets
+from routing.spec import RouterSpec
+from server.aliases import PresetsFile
+from server.metrics import ExpertLoad, RequestCounter
+from server.settings import Settings
+
+if TYPE_CHECKING:
+    from vllm.engine.protocol import EngineClient
+
+logger = logging.getLogger("vllm.galton")
+
+
+class Galton:
+    """The routers, the presets in force and the counters of one server.
+
+    presets: replaced as a whole by a reload; a request keeps what it has read of them.
+    """
+
+    def __init__(
+        self,
+        spec: RouterSpec,
+        settings: Settings,
+        file: PresetsFile,
+        requests: RequestCounter,
+        expert_load: ExpertLoad,
+    ) -> None:
+        """Raises PresetError."""
+        self.spec = spec
+        self.settings = settings
+        self.requests = requests
+        self.expert_load = expert_load
+        self.file = file
+        self.presets: Presets = file.read().resolved(spec)
+
+    @classmethod
+    async def start(cls, engine: EngineClient, args: Namespace) -> Galton:
+        """Self-test the routers, start counting. Raises SelfTestError, PresetError."""
+        spec = await attach(engine, fingerprint(args.model))
+        settings: Settings = args.galton_settings
+        file = PresetsFile.of(args)
+        load = ExpertLoad(
+            spec,
+            file.models[0],
+            settings.expert_metrics,
+            lambda: engine.collective_rpc("galton_counts"),
+        )
+        galton = cls(spec, settings, file, RequestCounter(file.models[0]), load)
+        REGISTRY.register(load)
+        logger.info("routing self-test passed: %s", spec)
+        return galton
+
+    def reload(self) -> None:
+        """Read and check the file the server was started with, then put it in force at once.
+
+        Running requests keep their policy. Raises PresetError, logged, with the old presets
+        still in force.
+        """
+        try:
+            self.presets = self.file.read().resolved(self.spec)
+        except PresetError as error:
+            logger.error("presets not reloaded, the old ones stay in force: %s", error)
+            raise
+        logger.info("presets reloaded: %s", ", ".join(self.presets.named) or "none")

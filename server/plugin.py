@@ -1,0 +1,70 @@
+"""Galton's part of vLLM's HTTP application: the `vllm.endpoint_plugins` entry point.
+
+vLLM's own handlers do the work; what is new is the policy on the way in and its echo on the
+way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from argparse import Namespace
+from contextlib import suppress
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+from vllm.engine.protocol import EngineClient
+from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
+
+from routing.policy.presets import PresetError
+from server import api, catalog
+from server.app import Galton
+from server.edge import attach_edge
+from server.metrics import RefreshOnScrape
+from server.vllm_handlers import adopt
+
+
+class GaltonEndpoints:
+    """Satisfies vLLM's `EndpointPlugin` protocol."""
+
+    name = "galton"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: FastAPI) -> None:
+        """Add the routes, which replace vLLM's of the same path, and the edge around all."""
+        app.include_router(api.api)
+        app.include_router(catalog.api)
+        app.add_middleware(RefreshOnScrape)
+        attach_edge(
+            app,
+            max_body_bytes=app.state.args.galton_settings.max_body_bytes,
+            on_http_error=http_exception_handler,
+        )
+
+    async def init_state(
+        self, engine_client: EngineClient | None, state: State, args: Namespace
+    ) -> None:
+        """Start, with an engine that runs. Raises SelfTestError, PresetError."""
+        assert engine_client is not None, "Galton needs an engine"
+        state.galton = await Galton.start(engine_client, args)
+        adopt(state, state.galton)
+        _heed_hangup(state.galton)
+
+
+def _heed_hangup(galton: Galton) -> None:
+    """SIGHUP reloads the presets; a server without any it ends, as it always does.
+
+    In order, though, like SIGTERM: else the engine would stay.
+    """
+
+    def heed() -> None:
+        if galton.file.path is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        with suppress(PresetError):  # logged
+            galton.reload()
+
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+    if galton.file.path is not None or not ignored:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, heed)
