@@ -1,123 +1,187 @@
-"""Galton's own settings: every name, default, range and help text, once.
+"""Flags as tables: every name, default, range and help text, once. Galton's own settings.
 
-A flag and a `GALTON_*` variable derive from each field; a flag wins. Everything else
-about the server is vLLM's and is set by vLLM's flags.
+A flag derives from each field of a table, and for `Settings` a `GALTON_*` variable too; a
+flag wins. Everything else about the server is vLLM's and is set by vLLM's flags.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Self
 
 EXPERT_METRICS = ("auto", "full", "layer", "off")
 MAX_FULL_SERIES = 20_000
+
+Parse = Callable[[str], Any]  # raises ValueError with what is accepted
 
 
 class SettingError(ValueError):
     """A setting with a value that cannot be used: names both, and what is accepted."""
 
 
-def positive_integer(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ValueError("an integer from 1")
-    return int(text)
+def integer_from(low: int) -> Parse:
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < low:
+            raise ValueError(f"an integer from {low}")
+        return int(text)
+
+    return parse
 
 
-def _expert_metrics(text: str) -> str:
-    if text not in EXPERT_METRICS:
-        raise ValueError("one of " + ", ".join(EXPERT_METRICS))
-    return text
+def number(low: float, high: float, accepted: str) -> Parse:
+    """A number from low to high."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise ValueError(accepted)
+        return value
+
+    return parse
 
 
-def _switch(text: str) -> bool:
+def one_of(choices: Sequence[str]) -> Parse:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError("one of " + ", ".join(choices))
+        return text
+
+    return parse
+
+
+def switch(text: str) -> bool:
+    """A flag without a value; as a variable 1, true, 0 or false."""
     if text.lower() not in ("1", "true", "0", "false"):
         raise ValueError("1, true, 0 or false")
     return text.lower() in ("1", "true")
 
 
-def _setting(default: Any, parse: Callable[[str], Any], metavar: str, help_text: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "metavar": metavar, "help": help_text})
+def flag(
+    default: Any, parse: Parse, metavar: str, help_text: str, *, group: str | None = None
+) -> Any:
+    """A field of a table. default: MISSING for a flag that must be given."""
+    metadata = {"parse": parse, "metavar": metavar, "help": help_text, "group": group}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Galton's settings, valid by construction through `from_args`."""
+class Flags:
+    """A table of flags, one field each. Valid by construction through `from_args`."""
 
-    max_experts_per_token: int | None = _setting(
+    # Whether `GALTON_*` variables set them too, which are checked with the flags.
+    has_variables = False
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add one flag per field."""
+        groups: dict[str | None, Any] = {None: parser}
+        for f in fields(cls):
+            group = f.metadata["group"]
+            if group not in groups:
+                groups[group] = parser.add_argument_group(group)
+            groups[group].add_argument(flag_name(f.name), **cls._options(f))
+
+    @classmethod
+    def _options(cls, f: Field[Any]) -> dict[str, Any]:
+        parse, help_text = f.metadata["parse"], f.metadata["help"]
+        if cls.has_variables:
+            help_text += f" [{variable(f.name)}]"
+        if parse is switch:
+            return {"action": "store_const", "const": "true", "help": help_text}
+        options = {"metavar": f.metadata["metavar"], "help": help_text}
+        if not cls.has_variables:
+            options |= {"type": _argparse_type(parse), "required": f.default is MISSING}
+        return options
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Self:
+        """Flags over variables over defaults. Raises SettingError."""
+        values = {}
+        for f in fields(cls):
+            source, value = flag_name(f.name), getattr(args, f.name)
+            if value is None and cls.has_variables:
+                source, value = variable(f.name), environ.get(variable(f.name))
+            if value is None:
+                continue
+            values[f.name] = _parsed(f, source, value) if isinstance(value, str) else value
+        return cls(**values)
+
+
+def _parsed(f: Field[Any], source: str, text: str) -> Any:
+    try:
+        return f.metadata["parse"](text)
+    except ValueError as error:
+        raise SettingError(f"{source} must be {error}, got {text!r}") from None
+
+
+def _argparse_type(parse: Parse) -> Parse:
+    def typed(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"must be {error}, got {text!r}") from None
+
+    return typed
+
+
+@dataclass(frozen=True, slots=True)
+class Settings(Flags):
+    """Galton's settings of a server."""
+
+    has_variables = True
+
+    max_experts_per_token: int | None = flag(
         None,
-        positive_integer,
+        integer_from(1),
         "N",
         "most experts per token a request may ask for (default: the model's top-k)",
     )
-    expert_metrics: str = _setting(
+    expert_metrics: str = flag(
         "auto",
-        _expert_metrics,
+        one_of(EXPERT_METRICS),
         "{" + ",".join(EXPERT_METRICS) + "}",
         "per-expert load in /metrics: 'full' one series per layer and expert, 'layer' one per "
         f"layer, 'off' none, 'auto' full up to {MAX_FULL_SERIES:,} series, then layer "
         "(default: auto)",
     )
-
-    allow_request_steering: bool = _setting(
+    allow_request_steering: bool = flag(
         False,
-        _switch,
+        switch,
         "",
         "let any request ban, force or bias experts; bans can strip a model's refusals",
     )
-    presets: str | None = _setting(
+    presets: str | None = flag(
         None,
         str,
         "FILE",
         "policies with names, in TOML; each is a model of its own (default: none; with the "
         "bundled demo, its own)",
     )
-
     # A prompt of a million tokens is 5 MB as text and 8 MB as ids. What a body becomes in
     # Python takes several times its size, for every request that is being read.
-    max_body_bytes: int = _setting(
+    max_body_bytes: int = flag(
         32 * 2**20,
-        positive_integer,
+        integer_from(1),
         "N",
         "most bytes in a request's body, more is a 413 (default: 33554432, which is 32 MiB)",
     )
-
-    @classmethod
-    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add one flag per setting."""
-        for f in fields(cls):
-            takes_value = {"metavar": f.metadata["metavar"]}
-            switch = {"action": "store_const", "const": "true"}
-            parser.add_argument(
-                f"--{f.name.replace('_', '-')}",
-                help=f"{f.metadata['help']} [{variable(f.name)}]",
-                **(takes_value if f.metadata["metavar"] else switch),
-            )
-
-    @classmethod
-    def from_args(
-        cls, args: argparse.Namespace, environ: Mapping[str, str] = os.environ
-    ) -> Settings:
-        """Flags over variables over defaults. Raises SettingError."""
-        values = {}
-        for f in fields(cls):
-            source, text = f"--{f.name.replace('_', '-')}", getattr(args, f.name)
-            if text is None:
-                source, text = variable(f.name), environ.get(variable(f.name))
-            if text is None:
-                continue
-            try:
-                values[f.name] = f.metadata["parse"](text)
-            except ValueError as error:
-                raise SettingError(f"{source} must be {error}, got {text!r}") from None
-        return cls(**values)
 
 
 def automatic_level(num_series: int) -> str:
     """What `expert_metrics` "auto" means for a model with that many (layer, expert) pairs."""
     return "full" if num_series <= MAX_FULL_SERIES else "layer"
+
+
+def flag_name(name: str) -> str:
+    """The flag of a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:

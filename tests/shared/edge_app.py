@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from server.cli import _announce_plugins
+from server.cli.serve import announce_plugins
 from server.settings import Settings
 
 
@@ -18,7 +18,7 @@ def crash() -> None:
 
 
 def main() -> None:
-    _announce_plugins()
+    announce_plugins()
     import uvicorn
     from vllm.entrypoints.launchers.app import build_app
 

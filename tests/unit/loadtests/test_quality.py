@@ -29,7 +29,7 @@ from models.demo.language.data import Example, examples
 from models.demo.language.judge import any_right, right_and_new
 from models.demo.language.scores import Score
 from routing.policy.presets import Preset, Presets, write_presets
-from server import tuning_flags
+from server.cli.flags import TuneFlags
 
 RNG = np.random.default_rng(0)
 
@@ -169,7 +169,7 @@ def test_recipes_are_command_lines_of_galton_tune(
     recipe: tune_presets.Recipe, tmp_path: Path
 ) -> None:
     parser = argparse.ArgumentParser()
-    tuning_flags.add_arguments(parser)
+    TuneFlags.add_arguments(parser)
     args = parser.parse_args([f"--data={tmp_path}", f"--trials={recipe.trials}", *recipe.flags])
     assert args.search in ("bias", "temperature", "top_k")
     tune_presets.write_data(tmp_path / "data.jsonl", "valid", recipe, 20)

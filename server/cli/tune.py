@@ -9,11 +9,11 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
+from server.cli.flags import SEARCHES, TuneFlags
 from server.preflight import CannotStartError
 from server.settings import Settings
-from server.tuning_flags import SEARCHES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,40 @@ if TYPE_CHECKING:
     from routing.spec import RouterSpec
 
 
-def tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
-    """Run it; returns the exit status. Raises CannotStartError."""
+EPILOG: Final = """\
+Every other flag is vLLM's and goes to its engine unchanged: --dtype, --max-model-len, ...
+
+DATA is JSON Lines: {"prompt": "..."} or {"messages": [...]}, with "reference": "..." or
+"references": ["...", ...].
+
+examples:
+  galton tune --data valid.jsonl --test test.jsonl --metric chrf --out tuned.toml
+  galton tune MODEL --data valid.jsonl --test test.jsonl --search top_k --budget 3
+  galton serve MODEL --presets tuned.toml
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "tune",
+        help="search a routing policy on validation data",
+        usage="galton tune [MODEL] --data FILE [galton's flags] [vLLM's flags]",
+        description="Search a policy for MODEL (default: the bundled demo) on validation data,"
+        "\nand write it as a preset, with its results on validation and test data.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a directory or a Hugging Face name"
+    )
+    TuneFlags.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
+    """Tune; returns the exit status. Raises CannotStartError."""
     for package in ("optuna", "sacrebleu"):
         if importlib.util.find_spec(package) is None:
             raise CannotStartError(f"the package {package} is missing: install galton[tune]")
@@ -38,7 +70,7 @@ def tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     from models.tuning.study import StudyError
 
     try:
-        return _tune(args, vllm_argv)
+        return _tune(args.model, TuneFlags.from_args(args), vllm_argv)
     except (DataError, ReportError, StudyError) as error:
         raise CannotStartError(str(error)) from None
     except MetricError as error:
@@ -47,7 +79,7 @@ def tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
         raise CannotStartError(f"--freeze-layers, --budget: {error}") from None
 
 
-def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
+def _tune(model: str | None, flags: TuneFlags, vllm_argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from models.tuning.data import read_examples, refuse_shared
@@ -59,60 +91,62 @@ def _tune(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     from models.tuning.tune import OWN_STUDY, Run
 
     # Whatever can be wrong is looked for before the engine starts.
-    metric = find_metric(args.metric)
+    metric = find_metric(flags.metric)
     needed = {"needs_references": metric.needs_references}
-    validation = read_examples(args.data, **needed)
-    test = read_examples(args.test, **needed) if args.test else []
-    refuse_shared(validation, test, args.test)
-    refuse_foreign(args.out)
+    validation = read_examples(flags.data, **needed)
+    test = []
+    if flags.test is not None:
+        test = read_examples(flags.test, **needed)
+        refuse_shared(validation, test, flags.test)
+    refuse_foreign(flags.out)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print("galton: loading vLLM ...")
-    vllm_args = _vllm_args(args, vllm_argv)
-    samples = args.samples or metric.samples
-    path = args.study or args.out.with_suffix(".db")
-    settings = _settings(args, samples, vllm_args.model, vllm_argv)
+    vllm_args = _vllm_args(model, flags, vllm_argv)
+    samples = flags.samples or metric.samples
+    path = flags.study or flags.out.with_suffix(".db")
+    settings = _study_settings(flags, samples, vllm_args.model, vllm_argv)
     studies = Studies(path, settings, higher_is_better=metric.higher_is_better)
     studies.open(OWN_STUDY)
 
     engine = _start(vllm_args)
     asking = Asking(
         samples,
-        args.max_tokens,
-        args.token_temperature,
-        args.seed,
-        args.scope,
+        flags.max_tokens,
+        flags.token_temperature,
+        flags.seed,
+        flags.scope,
         vllm_args.chat_template,
     )
-    budget = Budget(args.trials, args.minutes * 60)
-    with _Progress(console, args.trials) as progress, _stopped_by_ctrl_c(budget, console):
-        found = Run(
+    budget = Budget(flags.trials, flags.minutes * 60)
+    with _Progress(console, flags.trials) as progress, _stopped_by_ctrl_c(budget, console):
+        results = Run(
             engine.spec,
-            _searches(args, engine.spec),
+            _searches(flags, engine.spec),
             studies,
             Objective(engine, validation, metric, asking, "validation"),
             Objective(engine, test, metric, asking, "test") if test else None,
             budget,
-            args.seed,
-            progress.told,
+            flags.seed,
+            progress.show,
         ).found()
     engine.stop()
-    presets = {f"{args.name}-{f.search}" if found[1:] else args.name: f for f in found}
-    write_found(args.out, presets)
-    for name, one in presets.items():
-        console.print(f"{name}: {one.description()}")
-    console.print(f"written: {args.out}; trials: {path}")
+    presets = {f"{flags.name}-{r.search}" if results[1:] else flags.name: r for r in results}
+    write_found(flags.out, presets)
+    for name, result in presets.items():
+        console.print(f"{name}: {result.description()}")
+    console.print(f"written: {flags.out}; trials: {path}")
     return 0
 
 
-def _vllm_args(args: argparse.Namespace, vllm_argv: Sequence[str]) -> argparse.Namespace:
+def _vllm_args(model: str | None, flags: TuneFlags, vllm_argv: Sequence[str]) -> argparse.Namespace:
     """As for `galton serve`, with its checks."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     from server.launch import parse_vllm_args
 
     settings = Settings(
-        max_experts_per_token=args.max_experts_per_token, allow_request_steering=True
+        max_experts_per_token=flags.max_experts_per_token, allow_request_steering=True
     )
-    return parse_vllm_args(settings, [*([args.model] if args.model else []), *vllm_argv])
+    return parse_vllm_args(settings, [*([model] if model else []), *vllm_argv])
 
 
 def _start(vllm_args: argparse.Namespace) -> OfflineEngine:
@@ -125,8 +159,8 @@ def _start(vllm_args: argparse.Namespace) -> OfflineEngine:
         return OfflineEngine(EngineArgs.from_cli_args(vllm_args))
 
 
-def _settings(
-    args: argparse.Namespace, samples: int, model: str, vllm_argv: Sequence[str]
+def _study_settings(
+    flags: TuneFlags, samples: int, model: str, vllm_argv: Sequence[str]
 ) -> dict[str, Any]:
     """Whatever the trials' values depend on, so that no study mixes two kinds."""
     from models.fingerprint import fingerprint
@@ -138,27 +172,32 @@ def _settings(
     )
     return {
         "model": fingerprint(model),
-        "data": hashlib.sha256(args.data.read_bytes()).hexdigest()[:16],
-        **{name: getattr(args, name) for name in names},
+        "data": hashlib.sha256(flags.data.read_bytes()).hexdigest()[:16],
+        **{name: getattr(flags, name) for name in names},
         "samples": samples,
         "engine": list(vllm_argv),
     }
 
 
-def _searches(args: argparse.Namespace, spec: RouterSpec) -> Searches:
+def _searches(flags: TuneFlags, spec: RouterSpec) -> Searches:
     from models.tuning.path_update import PathUpdate
     from models.tuning.spaces import TemperatureSpace, TopKSpace, frozen_layers
     from models.tuning.tune import Searches
 
-    chosen = SEARCHES if args.search == "all" else (args.search,)
-    frozen = frozen_layers([n.strip() for n in args.freeze_layers.split(",") if n.strip()], spec)
+    chosen = SEARCHES if flags.search == "all" else (flags.search,)
+    frozen = frozen_layers([n.strip() for n in flags.freeze_layers.split(",") if n.strip()], spec)
     spaces: list[Space] = []
     if "temperature" in chosen:
-        spaces.append(TemperatureSpace(spec, args.max_temperature, frozen))
+        spaces.append(TemperatureSpace(spec, flags.max_temperature, frozen))
     if "top_k" in chosen:
-        spaces.append(TopKSpace(spec, args.budget or float(spec.top_k), frozen))
+        spaces.append(TopKSpace(spec, flags.budget or float(spec.top_k), frozen))
     update = PathUpdate(
-        spec, args.population, args.sigma, minibatch=args.minibatch, frozen=frozen, seed=args.seed
+        spec,
+        flags.population,
+        flags.sigma,
+        minibatch=flags.minibatch,
+        frozen=frozen,
+        seed=flags.seed,
     )
     return Searches(spaces, update if "bias" in chosen else None)
 
@@ -206,12 +245,12 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self.bars.stop()
 
-    def told(self, search: str, done: int, own: float, best: float) -> None:
+    def show(self, search: str, done: int, own: float, best: float) -> None:
         """Validation chose the best, so that beside it is no gain yet: it is not called one."""
-        shown = f"{search}: best {best:.4f}, the model's own {own:.4f} on validation"
+        values = f"best {best:.4f}, the model's own {own:.4f} on validation"
         if not self.console.is_terminal:
-            self.console.print(f"{search} {done}/{self.trials}: {shown.partition(': ')[2]}")
+            self.console.print(f"{search} {done}/{self.trials}: {values}")
             return
         if search not in self.tasks:
             self.tasks[search] = self.bars.add_task(search, total=self.trials)
-        self.bars.update(self.tasks[search], completed=done, description=shown)
+        self.bars.update(self.tasks[search], completed=done, description=f"{search}: {values}")
