@@ -187,3 +187,14 @@ def flag_name(name: str) -> str:
 def variable(name: str) -> str:
     """The environment variable of a setting."""
     return f"GALTON_{name.upper()}"
+
+
+def settings_table() -> str:
+    """The settings as Markdown."""
+    rows = ["| flag | variable | what it sets |", "|---|---|---|"]
+    for f in fields(Settings):
+        value = "" if f.metadata["parse"] is switch else f" {f.metadata['metavar']}"
+        rows.append(
+            f"| `{flag_name(f.name)}{value}` | `{variable(f.name)}` | {f.metadata['help']} |"
+        )
+    return "\n".join(rows)
