@@ -123,7 +123,7 @@ class Client:
                 now = time.perf_counter()
                 answer.usage = event.get("usage") or answer.usage
                 answer.routing = event.get("routing") or answer.routing
-                for choice in event["choices"]:
+                for choice in event.get("choices", ()):
                     index, text = choice["index"], _text(choice)
                     texts[index] = texts.get(index, "") + text
                     if not text:
