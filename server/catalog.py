@@ -109,7 +109,7 @@ def _listed(presets: Presets) -> PresetList:
             Preset(
                 id=preset.name,
                 description=preset.description,
-                policy=dict(preset.policy or {}),
+                policy=preset.shown(),
                 models=[alias for alias, name in presets.aliases.items() if name == preset.name],
                 default=preset.name == presets.default,
                 results=dict(preset.results),

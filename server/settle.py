@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from routing.policy import Policy, PolicyError, parse_policy
@@ -90,35 +90,47 @@ def settle(
     allow_steering: whether requests may steer; presets always may, the operator wrote them.
     Raises PolicyError, or UnknownPresetError.
     """
-    raw: Mapping[str, Any] = {}
-    preset: Preset | None = None
     seed: int | None = None
     include: tuple[str, ...] | None = None
-    name = ""
+    settled: Settled | None = None
     for name, source in sources.in_order(presets.default):
-        if source is None:
-            continue
         if isinstance(source, str):
-            preset = _preset(presets, source)
-            raw = preset.routing
+            settled = _of_preset(_preset(presets, source), seed)
+        elif source is not None:
+            with _named(name):
+                own = _object(source)
+                own_include = own.pop(INCLUDE_KEY.name, None)
+                include = _included(own_include) if include is None else include
+                # An explicit null means what leaving the key out means; the key must exist.
+                if {key for key, value in own.items() if value is not None} - {"seed"}:
+                    settled = _of_request(own, seed, spec, allow_steering=allow_steering)
+                else:
+                    own_seed = parse_policy(own, spec).seed
+                    seed = own_seed if seed is None else seed
+        if settled is not None:
             break
-        with _named(name):
-            own = _object(source)
-            own_include = own.pop(INCLUDE_KEY.name, None)
-            include = _included(own_include) if include is None else include
-            # An explicit null means what leaving the key out means; the key must exist.
-            if {key for key, value in own.items() if value is not None} - {"seed"}:
-                raw = own
-                break
-            own_seed = parse_policy(own, spec).seed
-            seed = own_seed if seed is None else seed
-    if seed is not None:
-        raw = {**raw, "seed": seed}
-    with _named(name):
-        policy = parse_policy(raw, spec, allow_steering=allow_steering or preset is not None)
-    report = Report(spec, include) if include else None
+    settled = settled or _of_request({}, seed, spec)
+    return replace(settled, report=Report(spec, include)) if include else settled
+
+
+def _of_preset(preset: Preset, seed: int | None) -> Settled:
+    """A preset's policy, which was checked and compiled when the file was read."""
+    assert preset.policy is not None, f"preset {preset.name} was never resolved"
+    policy = preset.policy.with_seed(preset.policy.seed if seed is None else seed)
+    compiled = preset.compiled
+    if compiled is not None and policy.seed is not None:
+        compiled = compiled.with_seed(policy.seed)
+    return Settled(policy, compiled, policy.shown(), preset.name)
+
+
+def _of_request(
+    raw: Mapping[str, Any], seed: int | None, spec: RouterSpec, *, allow_steering: bool = False
+) -> Settled:
+    """A request's own policy; seed: that of a source above, which wins."""
+    raw = raw if seed is None else {**raw, "seed": seed}
+    policy = parse_policy(raw, spec, allow_steering=allow_steering)
     compiled = None if policy.is_native(spec) else compile_policy(policy, spec)
-    return Settled(policy, compiled, policy.shown(), preset.name if preset else None, report)
+    return Settled(policy, compiled, policy.shown())
 
 
 @contextmanager

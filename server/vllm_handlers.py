@@ -80,7 +80,7 @@ class AliasedModels(OpenAIServingModels):
                         permission=card.permission,
                         routing={
                             "preset": preset.name,
-                            "policy": preset.policy,
+                            "policy": preset.shown(),
                             "description": preset.description,
                         },
                     )

@@ -60,6 +60,12 @@ class Policy:
         scale = self[mode.noise_scale]
         return any(scale) if isinstance(scale, tuple) else bool(scale)
 
+    def with_seed(self, seed: int | None) -> Policy:
+        """The same under that seed; under a new one where noise is drawn and it is None."""
+        if seed is None and MODES[self.mode].draws_noise:
+            seed = secrets.randbelow(MAX_SEED + 1)
+        return replace(self, seed=seed)
+
     def is_native(self, spec: RouterSpec) -> bool:
         """True if every token is routed exactly as stock vLLM routes it."""
         return (
@@ -123,9 +129,7 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
     policy = Policy(mode.name, values, **_common(mode, requested, spec))
     if steering := parse_steering(requested, mode, by_layer, spec):
         policy = replace(policy, steering=steering)
-    if mode.draws_noise and policy.seed is None:
-        policy = replace(policy, seed=secrets.randbelow(MAX_SEED + 1))
-    return policy
+    return policy.with_seed(policy.seed)
 
 
 def _refuse_other_keys(raw: Mapping[str, object], mode: Mode) -> None:

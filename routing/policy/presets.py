@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.error import PolicyError
-from routing.policy.policy import parse_policy
+from routing.policy.policy import Policy, parse_policy
 from routing.policy.toml_lines import PresetError, Source
 from routing.spec import RouterSpec
 
@@ -37,16 +38,23 @@ __all__ = ["Preset", "PresetError", "Presets", "near", "write_presets"]
 class Preset:
     """A named policy.
 
-    routing: as declared, like the `routing` object of a request. policy: the same with every
-    default of the model filled in; no seed unless one is declared. None before `resolved`.
+    routing: as declared, like the `routing` object of a request.
     results: what `galton tune` measured; shown to people, of no effect.
+    policy: the same as routing, with every default of the model filled in; no seed unless one
+    is declared. None before `resolved`. compiled: the policy for the engine; None for the
+    native one.
     """
 
     name: str
     description: str
     routing: Mapping[str, Any]
-    policy: Mapping[str, Any] | None = None
     results: Mapping[str, Any] = field(default_factory=dict)
+    policy: Policy | None = None
+    compiled: CompiledPolicy | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The policy as clients see it; nothing before `resolved`."""
+        return {} if self.policy is None else self.policy.shown()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +90,17 @@ class Presets:
         return cls(named, default, keys, source=source)
 
     def resolved(self, spec: RouterSpec) -> Presets:
-        """The same, every policy checked against the model. Raises PresetError."""
+        """The same, every policy checked against the model and compiled. Raises PresetError."""
         return replace(self, named={n: self._resolved(p, spec) for n, p in self.named.items()})
 
     def _resolved(self, preset: Preset, spec: RouterSpec) -> Preset:
         try:
-            policy = parse_policy(preset.routing, spec).shown()
+            policy = parse_policy(preset.routing, spec)
         except PolicyError as error:
             raise self._error(preset, error) from None
-        if preset.routing.get("seed") is None:
-            policy.pop("seed", None)
-        return replace(preset, policy=policy)
+        policy = replace(policy, seed=preset.routing.get("seed"))
+        compiled = None if policy.is_native(spec) else compile_policy(policy, spec)
+        return replace(preset, policy=policy, compiled=compiled)
 
     def _error(self, preset: Preset, error: PolicyError) -> PresetError:
         """The error of a preset's policy, at its line of the file."""

@@ -108,6 +108,30 @@ def test_precedence(
         assert (got.policy.seed is None) == (winner is None)  # drawn
 
 
+def test_preset_is_not_checked_again_for_a_request(
+    presets: Presets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was checked and compiled with its file; a request gives it a seed at most."""
+    whole = settled(presets, body={"mode": "sample", "temperature": 3, "seed": 5})
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("checked or compiled again")
+
+    monkeypatch.setattr("server.settle.compile_policy", refuse)
+    preset = settled(presets, body={"seed": 5}, alias="of-alias")
+    assert (preset.policy, preset.compiled) == (whole.policy, whole.compiled)
+    monkeypatch.setattr("server.settle.parse_policy", refuse)
+    drawn = [settled(presets, alias="of-alias") for _ in range(2)]
+    assert drawn[0].policy.seed != drawn[1].policy.seed
+    for one in drawn:
+        assert one.compiled is not None
+        assert one.compiled.seed == one.policy.seed
+        assert one.shown["seed"] == one.policy.seed
+    seeded = settled(presets, body="seeded")
+    assert seeded.compiled is not None
+    assert seeded.compiled.seed == seeded.policy.seed == 9
+
+
 def test_name_in_body_and_header_chooses_the_preset(presets: Presets) -> None:
     assert settled(presets, body="seeded").preset == "seeded"
     for header in ("seeded", '"seeded"'):
@@ -206,11 +230,12 @@ def test_every_model_has_every_alias(presets: Presets) -> None:
 
 
 def test_resolved_policy_has_a_seed_only_where_one_is_declared(presets: Presets) -> None:
-    assert presets.named["seeded"].policy == {
+    assert presets.named["seeded"].shown() == {
         **{"mode": "sample", "top_k": 2, "temperature": 1.0, "seed": 9},
         "scope": "decode",
     }
-    assert "seed" not in (presets.named["of-key"].policy or {})
+    assert presets.named["of-key"].shown()["mode"] == "sample"
+    assert "seed" not in presets.named["of-key"].shown()
 
 
 def test_the_demos_file_suits_the_demo() -> None:
