@@ -1,8 +1,8 @@
-"""Which token of an engine step follows which policy: preallocated arrays, filled once a step.
+"""Which token of an engine step follows which policy: a step's arrays, filled once a step.
 
-The kernel reads only these arrays; nothing about a request is looked up inside the
-model's forward. A row belongs to the request at that place of the running batch and is
-rewritten only when another request takes the place.
+Kernels read only these arrays; nothing about a request is looked up inside the model's
+forward. A slot belongs to the request at that place of the running batch and is rewritten
+only when another request takes the place.
 """
 
 from __future__ import annotations
@@ -15,28 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.policy.compiled import CompiledPolicy
-from routing.policy.modes import MAX_PARAMETERS, MODES
-from routing.reference.rule import SCORINGS, Floats, RouterRule
+from routing.policy.keys import WEIGHTS
+from routing.policy.modes import MODES
+from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
+from routing.step import Step, encode_rule, sizes_of, zeros
 from routing.trace import Trace
 from routing.trace.rows import Rows
 
 PHASES: Final = ("prefill", "decode")
-NUMBERS: Final = 6
-
-
-def as_numbers(rule: RouterRule, num_experts: int) -> tuple[Floats, Floats]:
-    """The rule for the kernels: [NUMBERS], and the correction bias [E], or zeros."""
-    numbers = (
-        SCORINGS.index(rule.scoring),
-        rule.renormalize,
-        rule.scaling_factor,
-        rule.num_groups,
-        rule.topk_groups,
-        rule.correction_bias is not None,
-    )
-    bias = rule.correction_bias or (0.0,) * num_experts
-    return np.array(numbers, np.float64), np.array(bias, np.float64)
+_MODEL_WEIGHTS: Final = WEIGHTS.index("model")
+_TAKES_TRACE: Final = {mode.code for mode in MODES.values() if mode.takes_trace}
+_NEVER: Final = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +49,17 @@ class RoutedRequest:
         object.__setattr__(self, "trace", Trace.decode(data) if data else None)
 
 
-_STOCK = RoutedRequest(None, 0)
+_NATIVE: Final = RoutedRequest(None, 0)
 
 
 @dataclass(slots=True)
 class StepState:
-    """Per-token, per-row and per-layer inputs of the kernel, and the counts it adds to.
+    """A step's arrays on the host, and the requests that they stand for.
 
-    The arrays are named and shaped as `routing.cpu.route.route` takes them, with
-    T = max_num_tokens and R = max_num_seqs. rules: one per MoE layer.
-    num_tokens is 0 outside a step, so that warm-up and profiling runs are neither steered
-    nor counted. any_policy: True if a token of this step follows a policy.
+    T = max_num_tokens and R = max_num_seqs; rules: one per MoE layer.
+    arrays.num_tokens is 0 outside a step, so that warm-up and profiling runs are neither
+    steered nor counted. any_policy: True if a token of this step follows a policy.
+    routed_tokens: [modes, PHASES] tokens since the start; a native one counts as mode 0.
     """
 
     spec: RouterSpec
@@ -77,48 +67,27 @@ class StepState:
     max_num_tokens: int
     max_num_seqs: int
     any_policy: bool = field(init=False, default=False)
-    layers: npt.NDArray[np.int64] = field(init=False)
-    rule_numbers: npt.NDArray[np.float64] = field(init=False)
-    rule_correction_bias: npt.NDArray[np.float64] = field(init=False)
-    num_tokens: npt.NDArray[np.int64] = field(init=False)
-    token_row: npt.NDArray[np.int32] = field(init=False)
-    token_position: npt.NDArray[np.int64] = field(init=False)
-    row_mode: npt.NDArray[np.int64] = field(init=False)
-    row_weights: npt.NDArray[np.int64] = field(init=False)
-    row_numbers: npt.NDArray[np.float64] = field(init=False)
-    row_seed: npt.NDArray[np.uint64] = field(init=False)
-    row_steered: npt.NDArray[np.bool_] = field(init=False)
-    row_steering: npt.NDArray[np.float32] = field(init=False)
-    token_replayed: npt.NDArray[np.int16] = field(init=False)
-    assignments: npt.NDArray[np.int64] = field(init=False)
+    arrays: Step = field(init=False)
     routed_tokens: npt.NDArray[np.int64] = field(init=False)
-    row_request: list[RoutedRequest] = field(init=False)
-    _row_first_policy_position: npt.NDArray[np.int64] = field(init=False)
-    _row_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
+    slot_request: list[RoutedRequest] = field(init=False)
+    _slot_first_position: npt.NDArray[np.int64] = field(init=False)
+    _slot_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        num_tokens, num_rows = self.max_num_tokens, self.max_num_seqs
-        num_layers, num_experts = len(self.spec.layers), self.spec.num_experts
-        self.layers = np.array(self.spec.layers, np.int64)
-        self.rule_numbers = np.zeros((num_layers, NUMBERS))
-        self.rule_correction_bias = np.zeros((num_layers, num_experts))
-        for row, rule in enumerate(self.rules):
-            self.rule_numbers[row], self.rule_correction_bias[row] = as_numbers(rule, num_experts)
-        self.num_tokens = np.zeros(1, np.int64)
-        self.token_row = np.full(num_tokens, -1, np.int32)
-        self.token_position = np.zeros(num_tokens, np.int64)
-        self.row_mode = np.zeros(num_rows, np.int64)
-        self.row_weights = np.zeros(num_rows, np.int64)
-        self.row_numbers = np.zeros((num_rows, num_layers, MAX_PARAMETERS))
-        self.row_seed = np.zeros(num_rows, np.uint64)
-        self.row_steered = np.zeros(num_rows, np.bool_)
-        self.row_steering = np.zeros((num_rows, num_layers, num_experts), np.float32)
-        self.token_replayed = np.zeros((num_tokens, num_layers, self.spec.max_top_k + 1), np.int16)
-        self.assignments = np.zeros((num_layers, num_experts), np.int64)
+        self.arrays = arrays = zeros(self.sizes())
+        arrays.layers[:] = self.spec.layers
+        arrays.token_slot[:] = -1
+        for layer_index, rule in enumerate(self.rules):
+            arrays.rule_code[layer_index] = encode_rule(rule)
+            arrays.rule_correction_bias[layer_index] = rule.correction_bias or 0
         self.routed_tokens = np.zeros((len(MODES), len(PHASES)), np.int64)
-        self.row_request = [_STOCK] * num_rows
-        self._row_first_policy_position = np.full(num_rows, np.iinfo(np.int64).max, np.int64)
-        self._row_num_prompt_tokens = np.zeros(num_rows, np.int64)
+        self.slot_request = [_NATIVE] * self.max_num_seqs
+        self._slot_first_position = np.full(self.max_num_seqs, _NEVER)
+        self._slot_num_prompt_tokens = np.zeros(self.max_num_seqs, np.int64)
+
+    def sizes(self) -> dict[str, int]:
+        """What each letter of a shape stands for."""
+        return sizes_of(self.spec, self.max_num_tokens, self.max_num_seqs)
 
     def begin_step(
         self,
@@ -131,79 +100,66 @@ class StepState:
         requests: B live requests in batch order. num_scheduled_tokens: [B] tokens of each
         in this step. num_computed_tokens: [B] absolute position of each one's first token.
         """
-        num_rows = len(requests)
-        for row, request in enumerate(requests):
-            if self.row_request[row] is not request:
-                self._write_row(row, request)
+        arrays = self.arrays
+        for slot, request in enumerate(requests):
+            if self.slot_request[slot] is not request:
+                self._write_slot(slot, request)
 
-        token_row = np.repeat(np.arange(num_rows, dtype=np.int32), num_scheduled_tokens)
-        num_tokens = token_row.shape[0]
+        token_slot = np.repeat(np.arange(len(requests), dtype=np.int32), num_scheduled_tokens)
+        num_tokens = token_slot.shape[0]
         starts = np.cumsum(num_scheduled_tokens) - num_scheduled_tokens
-        position = self.token_position[:num_tokens]
-        np.subtract(np.arange(num_tokens), (starts - num_computed_tokens)[token_row], out=position)
-        follows_policy = position >= self._row_first_policy_position[token_row]
-        for row, request in enumerate(requests):
+        position = arrays.token_position[:num_tokens]
+        np.subtract(np.arange(num_tokens), (starts - num_computed_tokens)[token_slot], out=position)
+        follows_policy = position >= self._slot_first_position[token_slot]
+        for slot, request in enumerate(requests):
             if request.trace is not None:
-                tokens = slice(starts[row], starts[row] + num_scheduled_tokens[row])
+                tokens = slice(starts[slot], starts[slot] + num_scheduled_tokens[slot])
                 follows_policy[tokens] &= self._replay(request.trace, tokens)
         self.any_policy = bool(follows_policy.any())
-        self.token_row[:num_tokens] = np.where(follows_policy, token_row, -1)
-        self.num_tokens[0] = num_tokens
+        arrays.token_slot[:num_tokens] = np.where(follows_policy, token_slot, -1)
+        arrays.num_tokens[0] = num_tokens
 
-        mode = np.where(follows_policy, self.row_mode[token_row], 0)
-        phase = position >= self._row_num_prompt_tokens[token_row]
+        mode = np.where(follows_policy, arrays.slot_mode[token_slot], 0)
+        phase = position >= self._slot_num_prompt_tokens[token_slot]
         counts = np.bincount(mode * len(PHASES) + phase, minlength=self.routed_tokens.size)
         self.routed_tokens += counts.reshape(self.routed_tokens.shape)
 
+    def end_step(self) -> None:
+        """Forget the step: until the next one, every token is native and none is counted."""
+        self.arrays.num_tokens[0] = 0
+        self.any_policy = False
+
     def _replay(self, trace: Trace, tokens: slice) -> npt.NDArray[np.bool_]:
         """Copy a trace's experts for tokens of this step; which of them it holds, a mask."""
-        rows = self.token_position[tokens] - trace.first_position
+        rows = self.arrays.token_position[tokens] - trace.first_position
         held = (rows >= 0) & (rows < len(trace.own))
         held[held] = trace.topk_ids[rows[held], 0, 0] >= 0
         ids = trace.topk_ids[rows[held], :, : self.spec.max_top_k]
-        replayed = self.token_replayed[tokens]
+        replayed = self.arrays.token_replayed[tokens]
         replayed[...] = -1
         replayed[held, :, : ids.shape[2]] = ids
-        replayed[held, :, -1] = trace.own[rows[held], None]
+        self.arrays.token_was_native[tokens][held] = trace.own[rows[held]]
         return held
 
-    def kernel_arrays(self) -> tuple[npt.NDArray[Any], ...]:
-        """What the kernel takes after a layer's own arguments, in its order."""
-        return (
-            self.layers,
-            self.rule_numbers,
-            self.rule_correction_bias,
-            self.num_tokens,
-            self.token_row,
-            self.token_position,
-            self.row_mode,
-            self.row_weights,
-            self.row_numbers,
-            self.row_seed,
-            self.row_steered,
-            self.row_steering,
-            self.token_replayed,
-            self.assignments,
+    def _write_slot(self, slot: int, request: RoutedRequest) -> None:
+        policy, arrays = request.policy, self.arrays
+        self.slot_request[slot] = request
+        self._slot_num_prompt_tokens[slot] = request.num_prompt_tokens
+        self._slot_first_position[slot] = _NEVER
+        if policy is None:
+            return
+        self._slot_first_position[slot] = policy.first_position(request.num_prompt_tokens)
+        arrays.slot_mode[slot] = policy.mode
+        arrays.slot_weights[slot] = policy.weights
+        arrays.slot_seed[slot] = policy.seed
+        _copy(policy.parameters, arrays.slot_parameters[slot])
+        arrays.slot_steered[slot] = bool(policy.steering)
+        if policy.steering:
+            _copy(policy.steering, arrays.slot_steering[slot])
+        arrays.slot_keeps_native[slot] = (
+            policy.mode in _TAKES_TRACE and policy.weights == _MODEL_WEIGHTS
         )
 
-    def end_step(self) -> None:
-        """Forget the step: until the next one, every row is stock and none is counted."""
-        self.num_tokens[0] = 0
-        self.any_policy = False
 
-    def _write_row(self, row: int, request: RoutedRequest) -> None:
-        policy = request.policy
-        self.row_request[row] = request
-        self._row_num_prompt_tokens[row] = request.num_prompt_tokens
-        if policy is None:
-            self._row_first_policy_position[row] = np.iinfo(np.int64).max
-            return
-        self._row_first_policy_position[row] = policy.first_position(request.num_prompt_tokens)
-        self.row_mode[row] = policy.mode
-        self.row_weights[row] = policy.weights
-        self.row_seed[row] = policy.seed
-        self.row_numbers[row] = np.frombuffer(policy.parameters).reshape(self.row_numbers.shape[1:])
-        self.row_steered[row] = bool(policy.steering)
-        if policy.steering:
-            steering = np.frombuffer(policy.steering, np.float32)
-            self.row_steering[row] = steering.reshape(self.row_steering.shape[1:])
+def _copy(data: bytes, array: npt.NDArray[Any]) -> None:
+    array[...] = np.frombuffer(data, array.dtype).reshape(array.shape)

@@ -19,42 +19,42 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.fused_moe.router.cpu_router import _softmax_topk
 
+from routing.cpu.backend import CpuBackend
 from routing.cpu.route import route
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
+from routing.policy.modes import MODES
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import RoutedRequest
 
 TOP_K = 8
-MODES = ("top_k", "sample", "head_sample", "top_p", "uniform")
 
 
 def _ours(mode: str, logits: torch.Tensor) -> Callable[[], object]:
     num_tokens, num_experts = logits.shape
     spec = RouterSpec((0,), num_experts, TOP_K, TOP_K)
-    state = StepState(spec, [RouterRule()], num_tokens, 1)
-    # top_k with 7 experts: 8 would be stock's own and only be copied.
+    backend = CpuBackend(spec, [RouterRule()], num_tokens, 1)
+    # top_k with 7 experts: 8 would be native and only be copied.
     routing = {"mode": mode, "scope": "all", **({"top_k": 7} if mode == "top_k" else {})}
     request = RoutedRequest(compile_policy(parse_policy(routing, spec), spec), 0)
-    state.begin_step([request], np.array([num_tokens]), np.array([0]))
-    stock_weights, stock_ids = _softmax_topk(logits, TOP_K, True)
-    weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
-    arrays = state.kernel_arrays()
+    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    native_weights, native_ids = _softmax_topk(logits, TOP_K, True)
+    weights, ids = torch.empty_like(native_weights), torch.empty_like(native_ids)
 
     def call() -> None:
         route(
             logits.data_ptr(),
             True,
-            stock_weights.data_ptr(),
-            stock_ids.data_ptr(),
+            native_weights.data_ptr(),
+            native_ids.data_ptr(),
             weights.data_ptr(),
             ids.data_ptr(),
             num_tokens,
             TOP_K,
             TOP_K,
             0,
-            *arrays,
+            backend.step_table,
         )
 
     return call
@@ -85,7 +85,7 @@ def main() -> None:
     for num_experts in (64, 128):
         for num_tokens in (1, 8, 32, 256, 2048):
             logits = torch.randn(num_tokens, num_experts, generator=generator).bfloat16()
-            for mode in MODES:
+            for mode in (mode.name for mode in MODES.values() if not mode.takes_trace):
                 ours = _ours(mode, logits)
                 pairs = [
                     (

@@ -17,13 +17,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from routing.gpu.route import route_triton
+from routing.gpu.backend import GpuBackend
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
 from routing.policy.modes import MODES
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import RoutedRequest
 
 TOKENS = (1, 8, 64, 512, 4096)
 EXPERTS = (8, 64, 128, 256, 512)
@@ -42,19 +42,12 @@ def our_router(logits: torch.Tensor, mode: str, top_k: int) -> Router:
     """A call of the kernel on logits [T, E], every token following one request's policy."""
     num_tokens, num_experts = logits.shape
     spec = RouterSpec((0,), num_experts, top_k, top_k)
-    state = StepState(spec, [RouterRule()], num_tokens, 1)
+    backend = GpuBackend(spec, [RouterRule()], num_tokens, 1)
     policy = parse_policy({"mode": mode, "seed": 1, "scope": "all"}, spec)
     request = RoutedRequest(compile_policy(policy, spec), 0)
-    state.begin_step([request], np.array([num_tokens]), np.array([0]))
-    stock_weights, stock_ids = torch_router(logits, top_k)
-    weights, ids = torch.empty_like(stock_weights), torch.empty_like(stock_ids)
-    arrays = [torch.from_numpy(array).to(logits.device) for array in state.kernel_arrays()]
-
-    def call() -> tuple[torch.Tensor, torch.Tensor]:
-        route_triton(logits, stock_weights, stock_ids, weights, ids, 0, *arrays)
-        return weights, ids
-
-    return call
+    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    native_weights, native_ids = torch_router(logits, top_k)
+    return partial(backend.route, logits, native_weights, native_ids, 0)
 
 
 def _microseconds(call: Router) -> Callable[[], float]:

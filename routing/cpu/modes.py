@@ -21,25 +21,38 @@ from routing.cpu.choice import (
 )
 from routing.cpu.noise import gumbel_into
 from routing.cpu.rule import to_scores
+from routing.policy.modes import MODES
 from routing.reference.modes import ALMOST, TOP_K_MASS
+
+# Places of parameters.
+_TOP_K: Final = MODES["top_k"].index("top_k")
+_SAMPLE_TOP_K, _SAMPLE_TEMPERATURE = map(MODES["sample"].index, ("top_k", "temperature"))
+_TOP_P, _MAX_EXPERTS, _MIN_EXPERTS, _MASS = map(
+    MODES["top_p"].index, ("top_p", "max_experts", "min_experts", "mass")
+)
+_HEAD_TOP_K, _HEAD, _POOL, _HEAD_TEMPERATURE = map(
+    MODES["head_sample"].index, ("top_k", "head", "pool", "temperature")
+)
+_UNIFORM_TOP_K: Final = MODES["uniform"].index("top_k")
 
 
 @njit(inline="always", error_model="numpy")
 def top_k(token, parameters):
-    return best(token, int(parameters[0]))
+    return best(token, int(parameters[_TOP_K]))
 
 
 @njit(inline="always", error_model="numpy")
 def sample(token, parameters):
-    if parameters[1] == 0:
-        return best(token, int(parameters[0]))
-    noisy_scores(token, parameters[1])
-    return largest(token, int(parameters[0]))
+    top_k, temperature = int(parameters[_SAMPLE_TOP_K]), parameters[_SAMPLE_TEMPERATURE]
+    if temperature == 0:
+        return best(token, top_k)
+    noisy_scores(token, temperature)
+    return largest(token, top_k)
 
 
 @njit(inline="always", error_model="numpy")
 def top_p(token, parameters):
-    top_p, max_experts, min_experts = parameters[0], int(parameters[1]), int(parameters[2])
+    max_experts, min_experts = int(parameters[_MAX_EXPERTS]), int(parameters[_MIN_EXPERTS])
     num_experts = token.logits.shape[0]
     found = best(token, max(max_experts, token.native_top_k))
     mass = token.work
@@ -47,7 +60,7 @@ def top_p(token, parameters):
         mass[e] = token.logits[e]
     to_scores(mass, num_experts, token.rule)
     total = 0.0
-    if parameters[3] == TOP_K_MASS:
+    if parameters[_MASS] == TOP_K_MASS:
         for j in range(min(found, token.native_top_k)):
             total += mass[token.ids[j]]
     else:
@@ -58,7 +71,7 @@ def top_p(token, parameters):
     reached = 0.0
     for j in range(found):
         reached += mass[token.ids[j]]
-        if j + 1 >= min_experts and reached >= top_p * total * ALMOST:
+        if j + 1 >= min_experts and reached >= parameters[_TOP_P] * total * ALMOST:
             return j + 1
     return found
 
@@ -66,9 +79,9 @@ def top_p(token, parameters):
 @njit(inline="always", error_model="numpy")
 def head_sample(token, parameters):
     """The head's keys are put above all others, in its order."""
-    top_k, head, pool = int(parameters[0]), int(parameters[1]), int(parameters[2])
+    head, pool = int(parameters[_HEAD]), int(parameters[_POOL])
     found = best(token, pool)
-    noisy_scores(token, parameters[3])
+    noisy_scores(token, parameters[_HEAD_TEMPERATURE])
     rank(token)
     kept = token.work.view(np.int64)
     for place in range(found):
@@ -78,21 +91,21 @@ def head_sample(token, parameters):
         token.keys[e] = CLOSED
     for place in range(found):
         token.keys[token.ids[place]] = kept[place]
-    return take_largest(token.keys, token.ids, top_k)
+    return take_largest(token.keys, token.ids, int(parameters[_HEAD_TOP_K]))
 
 
 @njit(inline="always", error_model="numpy")
 def uniform(token, parameters):
     gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
-    return largest(token, int(parameters[0]))
+    return largest(token, int(parameters[_UNIFORM_TOP_K]))
 
 
 @njit(inline="always", error_model="numpy")
 def replay(token, parameters):
-    for slot in range(token.replayed.shape[0]):
-        if token.replayed[slot] < 0:
-            return slot
-        token.ids[slot] = token.replayed[slot]
+    for j in range(token.replayed.shape[0]):
+        if token.replayed[j] < 0:
+            return j
+        token.ids[j] = token.replayed[j]
     return token.replayed.shape[0]
 
 

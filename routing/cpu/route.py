@@ -1,48 +1,103 @@
-"""The routing kernel for CPUs: noise, selection, weights and counting in one pass.
+"""`routing.reference.route` for every token of one layer: noise, choice, weights, counts.
 
-One call serves one MoE layer and one engine step. Rows that follow no policy keep the
-experts and weights that stock vLLM chose, bit for bit; the others are chosen here, as
-`routing.reference` chooses, which the tests hold it to.
+One call serves one MoE layer and one engine step. Tokens that follow no policy keep the
+native experts and weights, bit for bit; the others' are chosen here.
 
-Compiled by numba ahead of the first call and cached on disk (`make setup` fills the
-cache), so that no request pays for the compiler.
+Compiled ahead of the first call and cached on disk (`make setup` fills the cache), so that
+no request pays for the compiler.
 """
 
 from __future__ import annotations
 
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import carray, njit
 
 from routing.cpu.choice import CompiledToken, best
 from routing.cpu.elementary import number_of
 from routing.cpu.modes import CHOOSE
-from routing.cpu.rule import close_groups, compiled_rule, scale_to, weights_into, whole_blocks
+from routing.cpu.rule import close_groups, decode_rule, scale_to, weights_into, whole_blocks
+from routing.cpu.step import pointer, step_at
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
 from routing.reference.rule import HIGHEST, LOWEST
 
-_REPLAY = MODES["replay"].code
-_MODEL, _RENORMALIZE, _PRESERVE_MASS = range(len(WEIGHTS))
+_RENORMALIZE: Final = WEIGHTS.index("renormalize")
+_PRESERVE_MASS: Final = WEIGHTS.index("preserve_mass")
 
 
-def _either(code: int, kernel: Any, other: Any) -> Any:
+class _Layer(NamedTuple):
+    """One call's arrays. T tokens, E experts, K native experts, S >= K columns.
+
+    logits_32, logits_16: [T, E] the same memory, as float32 and as the bits of bfloat16.
+    native_weights, native_ids: [T, K]; topk_weights, topk_ids: [T, S], float32 and int32.
+    """
+
+    logits_32: Any
+    logits_16: Any
+    native_weights: Any
+    native_ids: Any
+    topk_weights: Any
+    topk_ids: Any
+
+
+class _Room(NamedTuple):
+    """Room to work in, for one token: see `CompiledToken`."""
+
+    work: Any
+    scratch: Any
+    weights: Any
+    clean: Any
+    steered: Any
+    gate: Any
+    keys: Any
+    ids: Any
+
+
+@njit(inline="always", error_model="numpy")
+def _layer_at(logits, native_weights, native_ids, topk_weights, topk_ids, num_tokens, sizes):
+    """A `_Layer` from addresses; sizes: (E, K, S)."""
+    num_experts, native_top_k, max_top_k = sizes
+    return _Layer(
+        carray(pointer(logits), (num_tokens, num_experts), np.float32),
+        carray(pointer(logits), (num_tokens, num_experts), np.uint16),
+        carray(pointer(native_weights), (num_tokens, native_top_k), np.float32),
+        carray(pointer(native_ids), (num_tokens, native_top_k), np.int32),
+        carray(pointer(topk_weights), (num_tokens, max_top_k), np.float32),
+        carray(pointer(topk_ids), (num_tokens, max_top_k), np.int32),
+    )
+
+
+@njit(inline="always", error_model="numpy")
+def _room_in(rows, num_experts):
+    """A `_Room` in memory [8, `whole_blocks(E)`] float64."""
+    return _Room(
+        rows[0],
+        rows[1],
+        rows[2],
+        rows[3, :num_experts],
+        rows[4, :num_experts],
+        rows[5, :num_experts],
+        rows[6, :num_experts].view(np.int64),
+        rows[7].view(np.int32),
+    )
+
+
+def _either(code: int, this: Any, other: Any) -> Any:
     @njit(inline="always", error_model="numpy")
-    def choose(mode, token, numbers):
+    def choose(mode, token, parameters):
         if mode == code:
-            return kernel(token, numbers)
-        return other(mode, token, numbers)
+            return this(token, parameters)
+        return other(mode, token, parameters)
 
     return choose
 
 
 @njit(inline="always", error_model="numpy")
-def _choose(mode, token, numbers):
+def _choose(mode, token, parameters):
     return 0
 
 
@@ -52,9 +107,20 @@ for _mode in reversed(MODES.values()):
 
 @njit(error_model="numpy")
 def _clamp(logit):
-    """`routing.reference.rule.clamp`."""
+    """`reference.rule.clamp`."""
     z = float(logit)
     return min(z, HIGHEST) if z >= LOWEST else LOWEST  # NaN: LOWEST
+
+
+@njit(inline="always", error_model="numpy")
+def _read_logits(clean, layer, token, is_bfloat16):
+    """clean <- the token's logits."""
+    if is_bfloat16:
+        for e in range(clean.shape[0]):
+            clean[e] = _clamp(number_of(np.int32(np.int32(layer.logits_16[token, e]) << 16)))
+    else:
+        for e in range(clean.shape[0]):
+            clean[e] = _clamp(layer.logits_32[token, e])
 
 
 @njit(error_model="numpy")
@@ -79,40 +145,101 @@ def _fill_gate(gate, logits, clean, steering, work, scratch, rule):
 
 
 @njit(error_model="numpy")
-def _is_own(replayed, stock_ids):
-    """Whether the model's own router chose what a token replays, when recorded and now."""
-    num_slots, top_k = replayed.shape[0] - 1, stock_ids.shape[0]
-    same = replayed[num_slots] != 0 and (top_k == num_slots or replayed[top_k] < 0)
+def _replays_native(replayed, native_ids):
+    """Whether what a token replays, chosen by the native router, is what it chooses now."""
+    num_columns, top_k = replayed.shape[0], native_ids.shape[0]
+    same = top_k == num_columns or replayed[top_k] < 0
     for j in range(top_k):
-        same &= replayed[j] == stock_ids[j]
+        same &= replayed[j] == native_ids[j]
     return same
 
 
-@intrinsic
-def _pointer(typing_context, address):
-    """An integer as a pointer: making an array of a tensor costs 0.6 microseconds in Python."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), codegen
+@njit(inline="always", error_model="numpy")
+def _slot_of(step, layer, layer_index, token):
+    """The slot whose policy a token follows, or -1 where it keeps the native choice."""
+    slot = step.token_slot[token]
+    if (
+        slot >= 0
+        and step.slot_keeps_native[slot]
+        and step.token_was_native[token]
+        and _replays_native(step.token_replayed[token, layer_index], layer.native_ids[token])
+    ):
+        return -1
+    return slot
 
 
 @njit(inline="always", error_model="numpy")
-def _borrowed(array):
-    """The same array without its owner, who must live as long.
+def _keep_native(layer, token):
+    """Copy the native choice; how many experts it has."""
+    native_top_k = layer.native_ids.shape[1]
+    for j in range(native_top_k):
+        layer.topk_weights[token, j] = layer.native_weights[token, j]
+        layer.topk_ids[token, j] = layer.native_ids[token, j]
+    return native_top_k
 
-    numba counts references to owners, atomically, at every slice and in every tuple: that
-    took 0.1 microseconds per token.
+
+@njit(inline="always", error_model="numpy")
+def _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16):
+    """Choose and weigh token t's experts as its slot's policy says; how many there are."""
+    work, scratch, weights, clean, steered, gate, keys, ids = room
+    native_top_k, num_experts = layer.native_ids.shape[1], clean.shape[0]
+    _read_logits(clean, layer, t, is_bfloat16)
+    steering = step.slot_steering[slot, layer_index, : num_experts * step.slot_steered[slot]]
+    gated = step.slot_steered[slot] or rule.num_groups > 1
+    if gated:
+        _fill_gate(gate, steered, clean, steering, work, scratch, rule)
+    token = CompiledToken(
+        steered if gated else clean,
+        gate,
+        gated,
+        rule,
+        native_top_k,
+        step.slot_seed[slot],
+        step.layers[layer_index],
+        step.token_position[t],
+        work,
+        scratch,
+        keys,
+        step.token_replayed[t, layer_index],
+        ids,
+    )
+    chosen = _choose(step.slot_mode[slot], token, step.slot_parameters[slot, layer_index])
+    used = min(chosen, layer.topk_ids.shape[1])
+    weights_into(weights, clean, ids, used, rule)
+    for j in range(used):
+        layer.topk_ids[t, j] = ids[j]
+    if step.slot_weights[slot] == _RENORMALIZE:
+        scale_to(weights, used, rule.scaling_factor, True)
+    elif step.slot_weights[slot] == _PRESERVE_MASS:
+        # What the native choice would weigh: no steering, native top-k.
+        if gated:
+            _fill_gate(gate, steered, clean, steering[:0], work, scratch, rule)
+        native = best(token, native_top_k)
+        weights_into(work, clean, ids, native, rule)
+        total = 0.0
+        for j in range(native):
+            total += work[j]
+        scale_to(weights, used, total, True)
+    for j in range(used):
+        layer.topk_weights[t, j] = weights[j]
+    return used
+
+
+@njit(inline="always", error_model="numpy")
+def _fill_unused(layer, token, used):
+    """Columns that a token does not use repeat its best expert with weight 0.
+
+    No further expert is read from memory for them, so fewer experts cost less.
     """
-    return carray(_pointer(array.ctypes.data), array.shape, array.dtype)
+    if used == 0:
+        layer.topk_ids[token, 0] = 0
+    for j in range(used, layer.topk_ids.shape[1]):
+        layer.topk_weights[token, j] = 0.0
+        layer.topk_ids[token, j] = layer.topk_ids[token, 0]
 
 
-_SIGNATURE = (
-    "void(int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, "
-    "int64[::1], float64[:,::1], float64[:,::1], int64[::1], int32[::1], int64[::1], "
-    "int64[::1], int64[::1], float64[:,:,::1], uint64[::1], boolean[::1], float32[:,:,::1], "
-    "int16[:,:,::1], int64[:,::1])"
+_SIGNATURE: Final = (
+    "void(int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, int64)"
 )
 
 
@@ -125,154 +252,61 @@ def _compile(sources: int) -> Any:
 
     @njit(_SIGNATURE, cache=True, nogil=True, boundscheck=False, error_model="numpy")
     def route(
-        router_logits_address,
+        router_logits,
         is_bfloat16,
-        stock_weights_address,
-        stock_ids_address,
-        topk_weights_address,
-        topk_ids_address,
-        total_tokens,
-        native_top_k,
-        num_slots,
-        layer_row,
-        layers,
-        rule_numbers,
-        rule_correction_bias,
+        native_weights,
+        native_ids,
+        topk_weights,
+        topk_ids,
         num_tokens,
-        token_row,
-        token_position,
-        row_mode,
-        row_weights,
-        row_numbers,
-        row_seed,
-        row_steered,
-        row_steering,
-        token_replayed,
-        assignments,
+        native_top_k,
+        max_top_k,
+        layer_index,
+        step_table,
     ):
         """Choose the experts of every token of one layer and count them.
 
-        T tokens, E experts, K the model's own top-k, S >= K slots, L layers, R rows, P parameters.
-
-        The first arguments are addresses of contiguous arrays, then T, K and S:
-        router_logits: [T, E] float32 or bfloat16; not read where every row is stock.
-        stock_weights, stock_ids: [T, K] float32, int32, what the model's own router chose.
-        topk_weights, topk_ids: [T, S] float32, int32, written here. Slots that a token does not use
-            repeat its best expert with weight 0: no further expert is read from memory for them,
-            so fewer experts cost less.
-        layer_row: row of this layer in per-layer arrays. layers: [L] decoder layer indices.
-        rule_numbers, rule_correction_bias: [L, ...] `routing.state.as_numbers` of each layer.
-        num_tokens: [1] tokens that are not padding; the rest is routed but never counted.
-        token_row: [T] the row of parameters a token follows, -1 for stock. token_position: [T].
-        row_mode, row_weights: [R] place in MODES and in WEIGHTS. row_numbers: [R, L, P].
-        row_seed: [R]. row_steered: [R] whether row_steering, [R, L, E], is to be read.
-        token_replayed: [T, L, S + 1] of tokens that replay a trace, the recorded experts, then -1;
-            last, whether the model's own router had chosen them. Where it does so again, its
-            weights stay.
-        assignments: [L, E] counts of (token, expert), added to.
+        router_logits, native_*, topk_*: addresses of contiguous arrays, see `_Layer`; the
+        logits, float32 or bfloat16, are not read where every token keeps the native choice.
+        step_table: address of a `routing.cpu.step.table_of`.
         """
-        num_experts = assignments.shape[1]
-        shape = (total_tokens, num_experts)
-        logits_16 = carray(_pointer(router_logits_address), shape, np.uint16)
-        logits_32 = carray(_pointer(router_logits_address), shape, np.float32)
-        shape = (total_tokens, native_top_k)
-        stock_weights = carray(_pointer(stock_weights_address), shape, np.float32)
-        stock_ids = carray(_pointer(stock_ids_address), shape, np.int32)
-        shape = (total_tokens, num_slots)
-        topk_weights = carray(_pointer(topk_weights_address), shape, np.float32)
-        topk_ids = carray(_pointer(topk_ids_address), shape, np.int32)
-        counted = num_tokens[0] if sources >= 0 else 0
-        row_numbers, row_steering = _borrowed(row_numbers), _borrowed(row_steering)
-        token_replayed = _borrowed(token_replayed)
-        correction_bias = _borrowed(rule_correction_bias)[layer_row]
-        rule = compiled_rule(rule_numbers[layer_row], correction_bias)
-        has_groups = rule.num_groups > 1
-        room = np.empty((8, whole_blocks(num_experts)), np.float64)
-        rows = _borrowed(room)
-        work, scratch, weights = rows[0], rows[1], rows[2]
-        clean, steered, gate = rows[3, :num_experts], rows[4, :num_experts], rows[5, :num_experts]
-        keys, ids = rows[6, :num_experts].view(np.int64), rows[7].view(np.int32)
+        step = step_at(step_table)
+        num_experts = step.assignments.shape[1]
+        counted = step.num_tokens[0] if sources >= 0 else 0
+        sizes = (num_experts, native_top_k, max_top_k)
+        layer = _layer_at(
+            router_logits, native_weights, native_ids, topk_weights, topk_ids, num_tokens, sizes
+        )
+        rule = decode_rule(step.rule_code[layer_index], step.rule_correction_bias[layer_index])
+        memory = np.empty((8, whole_blocks(num_experts)), np.float64)
+        room = _room_in(carray(pointer(memory.ctypes.data), memory.shape, np.float64), num_experts)
 
-        for t in range(total_tokens):
-            row = token_row[t] if t < counted else -1
-            if (
-                row >= 0
-                and row_mode[row] == _REPLAY
-                and row_weights[row] == _MODEL
-                and _is_own(token_replayed[t, layer_row], stock_ids[t])
-            ):
-                row = -1
-            if row < 0:
-                used = native_top_k
-                for j in range(native_top_k):
-                    topk_weights[t, j] = stock_weights[t, j]
-                    topk_ids[t, j] = stock_ids[t, j]
+        for t in range(num_tokens):
+            slot = _slot_of(step, layer, layer_index, t) if t < counted else -1
+            if slot < 0:
+                used = _keep_native(layer, t)
             else:
-                if is_bfloat16:
-                    for e in range(num_experts):
-                        clean[e] = _clamp(number_of(np.int32(np.int32(logits_16[t, e]) << 16)))
-                else:
-                    for e in range(num_experts):
-                        clean[e] = _clamp(logits_32[t, e])
-                gated = row_steered[row] or has_groups
-                if gated:
-                    steering = row_steering[row, layer_row, : num_experts * row_steered[row]]
-                    _fill_gate(gate, steered, clean, steering, work, scratch, rule)
-                token = CompiledToken(
-                    steered if gated else clean,
-                    gate,
-                    gated,
-                    rule,
-                    native_top_k,
-                    row_seed[row],
-                    layers[layer_row],
-                    token_position[t],
-                    work,
-                    scratch,
-                    keys,
-                    token_replayed[t, layer_row, :num_slots],
-                    ids,
-                )
-                used = min(_choose(row_mode[row], token, row_numbers[row, layer_row]), num_slots)
-                weights_into(weights, clean, ids, used, rule)
-                for j in range(used):
-                    topk_ids[t, j] = ids[j]
-                if row_weights[row] == _RENORMALIZE:
-                    scale_to(weights, used, rule.scaling_factor, True)
-                elif row_weights[row] == _PRESERVE_MASS:
-                    # What the model's own choice would weigh: no steering, its own top-k.
-                    if gated:
-                        steering = row_steering[row, layer_row, :0]
-                        _fill_gate(gate, steered, clean, steering, work, scratch, rule)
-                    own = best(token, native_top_k)
-                    weights_into(work, clean, ids, own, rule)
-                    total = 0.0
-                    for j in range(own):
-                        total += work[j]
-                    scale_to(weights, used, total, True)
-                for j in range(used):
-                    topk_weights[t, j] = weights[j]
-            if used == 0:
-                topk_ids[t, 0] = 0
-            for j in range(used, num_slots):
-                topk_weights[t, j] = 0.0
-                topk_ids[t, j] = topk_ids[t, 0]
+                used = _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16)
+            _fill_unused(layer, t, used)
             if t < counted:
                 for j in range(used):
-                    assignments[layer_row, topk_ids[t, j]] += 1
+                    step.assignments[layer_index, layer.topk_ids[t, j]] += 1
 
-        room[0, 0] = 0.0  # numba frees it after its last use: not before
+        memory[0, 0] = 0.0  # numba frees it after its last use: not before
 
-    # Its one form: to look it up by the types of 23 arguments takes 0.5 microseconds a call. An
-    # array with items of another size is still refused.
+    # Its one form: numba need not look it up.
     return route.get_overload(route.signatures[0])
 
 
 def _checksum() -> int:
     routing = Path(__file__).parent.parent
-    folders = ("cpu", "policy", "reference")
-    files = sorted(file for folder in folders for file in (routing / folder).glob("*.py"))
-    return zlib.crc32(b"".join(file.read_bytes() for file in files))
+    tables = ["policy/keys.py", "policy/modes.py", "step.py"]
+    files = [
+        *routing.glob("cpu/*.py"),
+        *routing.glob("reference/*.py"),
+        *map(routing.joinpath, tables),
+    ]
+    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(files)))
 
 
 route = _compile(_checksum())

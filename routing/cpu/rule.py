@@ -24,15 +24,15 @@ class CompiledRule(NamedTuple):
 
 
 @njit(error_model="numpy")
-def compiled_rule(numbers, correction_bias):
-    """`routing.state.as_numbers` as a `CompiledRule`."""
+def decode_rule(code, correction_bias):
+    """What `routing.step.encode_rule` encoded."""
     return CompiledRule(
-        int(numbers[0]),
-        numbers[1] != 0,
-        numbers[2],
-        int(numbers[3]),
-        int(numbers[4]),
-        numbers[5] != 0,
+        int(code[0]),
+        code[1] != 0,
+        code[2],
+        int(code[3]),
+        int(code[4]),
+        code[5] != 0,
         correction_bias,
     )
 

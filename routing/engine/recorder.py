@@ -71,8 +71,8 @@ class Recorder:
         self.tokens = tokens = np.concatenate(places)
         self._measures = any("stats" in part.request.include for part in self._parts)
         self._rows = np.zeros(len(tokens), self._dtype)
-        self._rows["position"] = state.token_position[tokens]
-        self._rows["own"] = state.token_row[tokens] < 0
+        self._rows["position"] = state.arrays.token_position[tokens]
+        self._rows["own"] = state.arrays.token_slot[tokens] < 0
         for part in self._parts:
             generated = self._rows["position"][part.rows] >= part.request.num_prompt_tokens
             self._rows["generated"][part.rows] = generated

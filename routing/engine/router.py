@@ -21,11 +21,11 @@ from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from routing.cpu.route import route
+from routing.backend import Backend, load_backend
 from routing.engine.recorder import Recorder
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import RoutedRequest
 
 
 class RoutingBindError(RuntimeError):
@@ -53,12 +53,12 @@ class LayerTrace:
 
 @dataclass(slots=True)
 class BoundModel:
-    """The routers of the model loaded in this process, and the state they share.
+    """The routers of the model loaded in this process, and the backend they share.
 
     heard: what the layers did, while somebody listens.
     """
 
-    state: StepState
+    backend: Backend
     recorder: Recorder
     heard: list[LayerTrace] | None = None
 
@@ -76,52 +76,29 @@ def _galton_route(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     bound = _bound
     assert bound is not None, "the routing operator ran before a model was bound"
-    state = bound.state
-    num_tokens = stock_ids.shape[0]
-    topk_weights = stock_weights.new_empty((num_tokens, num_slots))
-    topk_ids = stock_ids.new_empty((num_tokens, num_slots))
-    logits = router_logits.contiguous()
-    if logits.dtype not in (torch.float32, torch.bfloat16):
-        logits = logits.float()
-    # The kernel takes addresses and would not notice.
-    assert stock_weights.dtype is torch.float32, stock_weights.dtype
-    assert stock_ids.dtype is torch.int32, stock_ids.dtype
-    assert stock_weights.is_contiguous(), "vLLM's topk_weights are not contiguous"
-    assert stock_ids.is_contiguous(), "vLLM's topk_ids are not contiguous"
-    route(
-        logits.data_ptr(),
-        logits.dtype is torch.bfloat16,
-        stock_weights.data_ptr(),
-        stock_ids.data_ptr(),
-        topk_weights.data_ptr(),
-        topk_ids.data_ptr(),
-        num_tokens,
-        stock_ids.shape[1],
-        num_slots,
-        layer_row,
-        *state.kernel_arrays(),
-    )
+    topk_weights, topk_ids = bound.backend.route(router_logits, stock_weights, stock_ids, layer_row)
     if bound.recorder.tokens is not None:
         bound.recorder.record(
             layer_row,
-            lambda: logits.float().numpy(),
+            lambda: router_logits.float().numpy(),
             topk_weights.numpy(),
             topk_ids.numpy(),
             stock_ids.numpy(),
         )
+    state = bound.backend.state
     if bound.heard is not None and state.any_policy:
-        n = int(state.num_tokens[0])
+        n = int(state.arrays.num_tokens[0])
         bound.heard.append(
             LayerTrace(
                 layer_row,
-                logits[:n].float().numpy().copy(),
-                state.token_row[:n].copy(),
-                state.token_position[:n].copy(),
+                router_logits[:n].float().numpy().copy(),
+                state.arrays.token_slot[:n].copy(),
+                state.arrays.token_position[:n].copy(),
                 topk_weights[:n].numpy().copy(),
                 topk_ids[:n].numpy().copy(),
                 stock_weights[:n].numpy().copy(),
                 stock_ids[:n].numpy().copy(),
-                state.row_request.copy(),
+                state.slot_request.copy(),
             )
         )
     return topk_weights, topk_ids
@@ -208,7 +185,8 @@ def bind_model(
         )
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
-    _bound = BoundModel(StepState(spec, rules, max_num_tokens, max_num_seqs), Recorder(spec))
+    backend = load_backend("cpu")(spec, rules, max_num_tokens, max_num_seqs)
+    _bound = BoundModel(backend, Recorder(spec))
     for row, layer in enumerate(layers):
         layer.router = PolicyRouter(layer.router, row, max_top_k)
     return _bound

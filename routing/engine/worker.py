@@ -72,7 +72,7 @@ class RoutingWorker:
         """This worker's `RouterSpec`, as a dictionary; or the `problem` that it has none."""
         if self.problem is not None:
             return {"problem": self.problem}
-        return self.bound.state.spec.as_dict()
+        return self.bound.backend.state.spec.as_dict()
 
     def galton_counts(self) -> dict[str, Any]:
         """Counts since the start; empty on ranks that repeat rank 0's routing.
@@ -81,10 +81,10 @@ class RoutingWorker:
         """
         if get_tensor_model_parallel_rank() != 0:
             return {}
-        state = self.bound.state
-        tokens = state.routed_tokens.tolist()
+        backend = self.bound.backend
+        tokens = backend.state.routed_tokens.tolist()
         return {
-            "assignments": state.assignments.tolist(),
+            "assignments": [counts.tolist() for counts in backend.counts().values()],
             "routed_tokens": {
                 mode: dict(zip(PHASES, row, strict=True))
                 for mode, row in zip(MODES, tokens, strict=True)
@@ -102,12 +102,12 @@ class RoutingWorker:
         None to hold each token to its own request's, if it follows one.
         Forgets the counts. Returns one line per disagreement: empty when all did as told.
         """
-        state = self.bound.state
+        state = self.bound.backend.state
         told = None
         if policy is not None:
             told = compile_policy(parse_policy(policy, state.spec), state.spec)
         heard, self.bound.heard = self.bound.heard or [], None
-        state.assignments[:] = 0
+        state.arrays.assignments[:] = 0
         state.routed_tokens[:] = 0
         missing = set(range(len(state.spec.layers))) - {trace.layer_row for trace in heard}
         return [
@@ -125,7 +125,7 @@ class RoutingGPUWorker(RoutingWorker, Worker):
 
 
 def hook_runner(runner: Any, bound: BoundModel) -> None:
-    """Have a model runner of either kind fill `bound.state` before each forward."""
+    """Have a model runner of either kind fill `bound.backend` before each forward."""
     if hasattr(runner, "_model_forward"):
         sampling = SeededSampling(runner)
         wrap(runner, "_model_forward", _Step(runner, bound, sampling).model_forward)
@@ -142,7 +142,7 @@ class _Step:
 
     def __init__(self, runner: Any, bound: BoundModel, sampling: SeededSampling) -> None:
         self.runner = runner
-        self.state = bound.state
+        self.backend = bound.backend
         self.recorder = bound.recorder
         self.sampling = sampling
 
@@ -153,17 +153,17 @@ class _Step:
         requests = [self._routed(runner.requests[req_id]) for req_id in request_ids]
         num_scheduled = np.diff(runner.query_start_loc.np[: num_reqs + 1])
         num_computed = batch.num_computed_tokens_cpu[:num_reqs]
-        self.state.begin_step(requests, num_scheduled, num_computed)
+        self.backend.begin_step(requests, num_scheduled, num_computed)
         num_tokens = [runner.requests[req_id].num_tokens for req_id in request_ids]
         self.recorder.begin_step(
-            request_ids, requests, num_scheduled, num_tokens - num_computed, self.state
+            request_ids, requests, num_scheduled, num_tokens - num_computed, self.backend.state
         )
         self.sampling.before_sampling()
         try:
             return original(*args, **kwargs)
         finally:
             self.recorder.end_step()
-            self.state.end_step()
+            self.backend.end_step()
 
     def _routed(self, request: Any) -> RoutedRequest:
         """The request's policy, unpacked once and kept on vLLM's own per-request state."""
@@ -186,7 +186,7 @@ class _StepV2:
     """Model runner V2, which keeps no sampling parameters by request: we do."""
 
     def __init__(self, bound: BoundModel) -> None:
-        self.state = bound.state
+        self.backend = bound.backend
         self.requests: dict[str, RoutedRequest] = {}
 
     def add_requests(self, original: Callable[..., Any], scheduler_output: Any) -> Any:
@@ -204,7 +204,7 @@ class _StepV2:
 
     def prepare_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         batch = original(*args, **kwargs)
-        self.state.begin_step(
+        self.backend.begin_step(
             [self.requests[req_id] for req_id in batch.req_ids],
             batch.num_scheduled_tokens,
             batch.num_computed_tokens_np,

@@ -1,11 +1,7 @@
-"""The routing kernel for GPUs: `routing.cpu.route.route` in Triton, one launch per MoE layer.
+"""`routing.reference.route` for every token of one layer, in one launch: a program per token.
 
-Owns the same way from logits to experts, weights and counts, one program per token and one
-lane per expert. It reads everything about a step from device memory, so a launch can be
-captured in a CUDA graph once and replayed for every later step. Knows nothing of requests.
-
-Inputs are not checked here, as in `routing.cpu.route`; `triton_kernel_cases.py` of the tests holds
-it to `routing.reference`.
+It reads everything about a step from device memory, so a launch can be captured in a CUDA
+graph once and replayed for every later step. Inputs are not checked.
 """
 
 from __future__ import annotations
@@ -14,87 +10,63 @@ import torch
 import triton
 import triton.language as tl
 
-from routing.gpu.choice import keys_of, take_largest
-from routing.gpu.modes import REPLAY, choose
+from routing.gpu.choice import Token, keys_of, take_largest
+from routing.gpu.modes import choose
 from routing.gpu.rule import (
     HIGHEST,
     INFINITY,
     LAST,
     LOWEST,
+    decode_rule,
     in_best_groups,
     model_weights,
     selection_scores,
     share,
 )
 from routing.policy.keys import WEIGHTS
+from routing.step import Step
 
-# Triton reads a global only where it is a constexpr.
-_MODEL, _RENORMALIZE, _PRESERVE_MASS = (tl.constexpr(i) for i in range(len(WEIGHTS)))
+_RENORMALIZE = tl.constexpr(WEIGHTS.index("renormalize"))
+_PRESERVE_MASS = tl.constexpr(WEIGHTS.index("preserve_mass"))
 
 
-def route_triton(
+def route(
     router_logits: torch.Tensor,
-    stock_weights: torch.Tensor,
-    stock_ids: torch.Tensor,
+    native_weights: torch.Tensor,
+    native_ids: torch.Tensor,
     topk_weights: torch.Tensor,
     topk_ids: torch.Tensor,
-    layer_row: int,
-    layers: torch.Tensor,
-    rule_numbers: torch.Tensor,
-    rule_correction_bias: torch.Tensor,
-    num_tokens: torch.Tensor,
-    token_row: torch.Tensor,
-    token_position: torch.Tensor,
-    row_mode: torch.Tensor,
-    row_weights: torch.Tensor,
-    row_numbers: torch.Tensor,
-    row_seed: torch.Tensor,
-    row_steered: torch.Tensor,
-    row_steering: torch.Tensor,
-    token_replayed: torch.Tensor,
-    assignments: torch.Tensor,
+    layer_index: int,
+    step: Step,
 ) -> None:
     """Choose the experts of every token of one layer and count them.
 
-    Arguments, shapes and dtypes as `routing.cpu.route.route` takes them, as contiguous tensors
-    of one device; router_logits may have any float dtype, and row_seed be int64 with the
-    same bits. None is read on the host.
+    router_logits: [T, E], any float dtype. native_*: [T, K], topk_*: [T, S], float32 and
+    int32. step: tensors, of which slot_seed may be int64 with the same bits. All contiguous,
+    of one device; none is read on the host.
     """
-    total_tokens, num_slots = topk_ids.shape
-    num_experts = assignments.shape[1]
-    if total_tokens == 0:
+    num_tokens, max_top_k = topk_ids.shape
+    num_experts = step.assignments.shape[1]
+    if num_tokens == 0:
         return
     # At least 4: a Philox block has four words.
     lanes = max(4, triton.next_power_of_2(num_experts))
-    _route[(total_tokens,)](
+    route_kernel[(num_tokens,)](
         router_logits,
-        stock_weights,
-        stock_ids,
+        native_weights,
+        native_ids,
         topk_weights,
         topk_ids,
-        layer_row,
-        layers,
-        rule_numbers,
-        rule_correction_bias,
-        num_tokens,
-        token_row,
-        token_position,
-        row_mode,
-        row_weights,
-        row_numbers,
-        row_seed,
-        row_steered,
-        row_steering,
-        token_replayed,
-        assignments,
-        NUM_LAYERS=assignments.shape[0],
+        layer_index,
+        step,
+        NUM_LAYERS=step.layers.shape[0],
         NUM_EXPERTS=num_experts,
-        NATIVE_TOP_K=stock_ids.shape[1],
-        NUM_SLOTS=num_slots,
-        NUM_RULE_NUMBERS=rule_numbers.shape[1],
-        NUM_PARAMETERS=row_numbers.shape[2],
+        NATIVE_TOP_K=native_ids.shape[1],
+        MAX_TOP_K=max_top_k,
+        NUM_RULE_NUMBERS=step.rule_code.shape[1],
+        NUM_PARAMETERS=step.slot_parameters.shape[2],
         LANES=lanes,
-        SLOT_LANES=triton.next_power_of_2(num_slots),
+        COLUMNS=triton.next_power_of_2(max_top_k),
         # Every pass of the selection reduces over all lanes; in one warp that needs no barrier.
         num_warps=min(max(lanes // 128, 1), 4),
         enable_fp_fusion=False,  # round after each operation, as on the CPU
@@ -102,218 +74,195 @@ def route_triton(
 
 
 # One compiled kernel serves all layers: none's number may be specialised on.
-@triton.jit(do_not_specialize=["layer_row"])
-def _route(
+@triton.jit(do_not_specialize=["layer_index"])
+def route_kernel(
     router_logits,
-    stock_weights,
-    stock_ids,
+    native_weights,
+    native_ids,
     topk_weights,
     topk_ids,
-    layer_row,
-    layers,
-    rule_numbers,
-    rule_correction_bias,
-    num_tokens,
-    token_row,
-    token_position,
-    row_mode,
-    row_weights,
-    row_numbers,
-    row_seed,
-    row_steered,
-    row_steering,
-    token_replayed,
-    assignments,
+    layer_index,
+    step,
     NUM_LAYERS: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
     NATIVE_TOP_K: tl.constexpr,
-    NUM_SLOTS: tl.constexpr,
+    MAX_TOP_K: tl.constexpr,
     NUM_RULE_NUMBERS: tl.constexpr,
     NUM_PARAMETERS: tl.constexpr,
     LANES: tl.constexpr,
-    SLOT_LANES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
     t = tl.program_id(0).to(tl.int64)
-    counted = t < tl.load(num_tokens)
-    row = tl.load(token_row + t, mask=counted, other=-1).to(tl.int64)
-    topk_weights += t * NUM_SLOTS
-    topk_ids += t * NUM_SLOTS
-    stock_weights += t * NATIVE_TOP_K
-    stock_ids += t * NATIVE_TOP_K
-    replayed = token_replayed + (t * NUM_LAYERS + layer_row) * (NUM_SLOTS + 1)
-    assignments += layer_row * NUM_EXPERTS
-    if row >= 0:
-        replays = (tl.load(row_mode + row) == REPLAY) & (tl.load(row_weights + row) == _MODEL)
-        if replays & _is_own(replayed, stock_ids, NATIVE_TOP_K, NUM_SLOTS, SLOT_LANES):
-            row = tl.full((), -1, tl.int64)
-    if row < 0:
-        _copy_stock(
-            stock_weights,
-            stock_ids,
+    counted = t < tl.load(step.num_tokens)
+    slot = tl.load(step.token_slot + t, mask=counted, other=-1).to(tl.int64)
+    topk_weights += t * MAX_TOP_K
+    topk_ids += t * MAX_TOP_K
+    native_weights += t * NATIVE_TOP_K
+    native_ids += t * NATIVE_TOP_K
+    replayed = step.token_replayed + (t * NUM_LAYERS + layer_index) * MAX_TOP_K
+    assignments = step.assignments + layer_index * NUM_EXPERTS
+    if slot >= 0:
+        keeps = tl.load(step.slot_keeps_native + slot) & tl.load(step.token_was_native + t)
+        if keeps & _replays_native(replayed, native_ids, NATIVE_TOP_K, MAX_TOP_K, COLUMNS):
+            slot = tl.full((), -1, tl.int64)
+    if slot < 0:
+        _keep_native(
+            native_weights,
+            native_ids,
             topk_weights,
             topk_ids,
             assignments,
             counted,
             NATIVE_TOP_K,
-            NUM_SLOTS,
-            SLOT_LANES,
+            MAX_TOP_K,
+            COLUMNS,
         )
     else:
-        _route_token(
-            router_logits + t * NUM_EXPERTS,
-            topk_weights,
-            topk_ids,
-            tl.load(layers + layer_row),
-            rule_numbers + layer_row * NUM_RULE_NUMBERS,
-            rule_correction_bias + layer_row * NUM_EXPERTS,
-            tl.load(token_position + t),
-            tl.load(row_mode + row),
-            tl.load(row_weights + row),
-            row_numbers + (row * NUM_LAYERS + layer_row) * NUM_PARAMETERS,
-            tl.load(row_seed + row),
-            tl.load(row_steered + row),
-            row_steering + (row * NUM_LAYERS + layer_row) * NUM_EXPERTS,
-            replayed,
-            assignments,
-            NUM_EXPERTS,
-            NATIVE_TOP_K,
-            NUM_SLOTS,
-            LANES,
-            SLOT_LANES,
+        row = slot * NUM_LAYERS + layer_index
+        code = step.rule_code + layer_index * NUM_RULE_NUMBERS
+        bias = step.rule_correction_bias + layer_index * NUM_EXPERTS
+        logits = router_logits + t * NUM_EXPERTS
+        steering = step.slot_steering + row * NUM_EXPERTS
+        token, clean = _token(
+            step, code, bias, logits, steering, replayed, layer_index, slot, t, NUM_EXPERTS, LANES
         )
+        parameters = step.slot_parameters + row * NUM_PARAMETERS
+        mode = tl.load(step.slot_mode + slot)
+        place = choose(mode, token, parameters, NATIVE_TOP_K, MAX_TOP_K)
+        place = tl.where(place < MAX_TOP_K, place, LAST)
+        weighing = tl.load(step.slot_weights + slot)
+        weights = _weigh(token, clean, place, weighing, NUM_EXPERTS, NATIVE_TOP_K)
+        _store(topk_weights, topk_ids, weights, place, MAX_TOP_K, COLUMNS)
+        _count(assignments, tl.arange(0, LANES), place < LAST)
+
+
+# Below, pointers are to one token's or one layer's part of an array.
 
 
 @triton.jit
-def _is_own(
-    replayed,
-    stock_ids,
-    NATIVE_TOP_K: tl.constexpr,
-    NUM_SLOTS: tl.constexpr,
-    SLOT_LANES: tl.constexpr,
-):
-    """Whether the model's own router chose what a token replays, when recorded and now."""
-    slots = tl.arange(0, SLOT_LANES)
-    recorded = tl.load(replayed + slots, mask=slots < NUM_SLOTS, other=-1).to(tl.int32)
-    own = tl.load(stock_ids + slots, mask=slots < NATIVE_TOP_K, other=-1)
-    same = tl.sum((recorded != own).to(tl.int32)) == 0
-    return same & (tl.load(replayed + NUM_SLOTS) != 0)
-
-
-@triton.jit
-def _copy_stock(
-    stock_weights,
-    stock_ids,
+def _keep_native(
+    native_weights,
+    native_ids,
     topk_weights,
     topk_ids,
     assignments,
     counted,
     NATIVE_TOP_K: tl.constexpr,
-    NUM_SLOTS: tl.constexpr,
-    SLOT_LANES: tl.constexpr,
+    MAX_TOP_K: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):
-    """One token that follows no policy. Pointers are to its own part of each array."""
-    slots = tl.arange(0, SLOT_LANES)
-    native = slots < NATIVE_TOP_K
-    ids = tl.load(stock_ids + slots, mask=native, other=0)
-    weights = tl.load(stock_weights + slots, mask=native, other=0)
-    best = tl.sum(tl.where(slots == 0, ids, 0))
-    tl.store(topk_ids + slots, tl.where(native, ids, best), mask=slots < NUM_SLOTS)
-    tl.store(topk_weights + slots, weights, mask=slots < NUM_SLOTS)
+    """Copy the native choice; columns that it does not use repeat its first expert."""
+    columns = tl.arange(0, COLUMNS)
+    native = columns < NATIVE_TOP_K
+    ids = tl.load(native_ids + columns, mask=native, other=0)
+    weights = tl.load(native_weights + columns, mask=native, other=0)
+    best = tl.sum(tl.where(columns == 0, ids, 0))
+    tl.store(topk_ids + columns, tl.where(native, ids, best), mask=columns < MAX_TOP_K)
+    tl.store(topk_weights + columns, weights, mask=columns < MAX_TOP_K)
     if counted:
         _count(assignments, ids, native)
 
 
 @triton.jit
-def _route_token(
+def _token(
+    step,
+    rule_code,
+    correction_bias,
     router_logits,
-    topk_weights,
-    topk_ids,
-    layer,
-    rule_numbers,
-    rule_correction_bias,
-    position,
-    mode,
-    how_weighed,
-    parameters,
-    seed,
-    steered,
     steering,
     replayed,
-    assignments,
+    layer_index,
+    slot,
+    t,
     NUM_EXPERTS: tl.constexpr,
-    NATIVE_TOP_K: tl.constexpr,
-    NUM_SLOTS: tl.constexpr,
     LANES: tl.constexpr,
-    SLOT_LANES: tl.constexpr,
 ):
-    """One token that follows a policy. Pointers are to its own part of each array."""
+    """Token t, and its clean logits."""
     experts = tl.arange(0, LANES)
     real = experts < NUM_EXPERTS
-    scoring = tl.load(rule_numbers).to(tl.int32)
-    renormalize = tl.load(rule_numbers + 1) != 0
-    scaling_factor = tl.load(rule_numbers + 2)
-    num_groups = tl.load(rule_numbers + 3).to(tl.int32)
-    topk_groups = tl.load(rule_numbers + 4).to(tl.int32)
-    has_bias = tl.load(rule_numbers + 5) != 0
-    bias = tl.load(rule_correction_bias + experts, mask=real, other=0)
-
-    z = tl.load(router_logits + experts, mask=real, other=0).to(tl.float64)
-    clean = tl.where(z >= LOWEST, tl.minimum(z, HIGHEST), LOWEST)  # NaN: LOWEST
-    steer = tl.zeros_like(clean)
-    if steered:
-        steer = tl.load(steering + experts, mask=real, other=0).to(tl.float64)
-    banned, forced = steer == -INFINITY, steer == INFINITY
-    logits = tl.where(banned | forced, clean, clean + steer)
-    allowed = real & ~banned
-    if num_groups > 1:
-        compared = selection_scores(clean, real, scoring, has_bias, bias)
-        allowed &= in_best_groups(
-            tl.where(banned, LOWEST, compared), NUM_EXPERTS, num_groups, topk_groups, has_bias
-        )
-    allowed |= forced
-
-    place = choose(
-        mode,
-        parameters,
-        logits,
+    rule = decode_rule(rule_code, tl.load(correction_bias + experts, mask=real, other=0))
+    clean = _clamp(tl.load(router_logits + experts, mask=real, other=0))
+    added = tl.zeros_like(clean)
+    if tl.load(step.slot_steered + slot):
+        added = tl.load(steering + experts, mask=real, other=0).to(tl.float64)
+    banned, forced = added == -INFINITY, added == INFINITY
+    token = Token(
+        tl.where(banned | forced, clean, clean + added),
         real,
-        allowed,
+        _open_experts(rule, clean, real, banned, NUM_EXPERTS) | forced,
         forced,
-        scoring,
-        has_bias,
-        bias,
-        seed,
-        layer,
-        position,
+        rule,
+        tl.load(step.slot_seed + slot),
+        tl.load(step.layers + layer_index),
+        tl.load(step.token_position + t),
         replayed,
-        NATIVE_TOP_K,
-        NUM_SLOTS,
     )
-    place = tl.where(place < NUM_SLOTS, place, LAST)
+    return token, clean
+
+
+@triton.jit
+def _clamp(router_logits):
+    """`reference.rule.clamp`."""
+    z = router_logits.to(tl.float64)
+    return tl.where(z >= LOWEST, tl.minimum(z, HIGHEST), LOWEST)  # NaN: LOWEST
+
+
+@triton.jit
+def _weigh(token, clean, place, weighing, NUM_EXPERTS: tl.constexpr, NATIVE_TOP_K: tl.constexpr):
+    """The chosen experts' weights; weighing: place in WEIGHTS."""
+    rule, real = token.rule, token.real
+    used = tl.sum((place < LAST).to(tl.int32))
+    weights = model_weights(rule, clean, place, real)
+    if weighing == _RENORMALIZE:
+        weights = share(weights, used) * rule.scaling_factor
+    if weighing == _PRESERVE_MASS:
+        # What the native choice would weigh: no steering, native top-k.
+        nothing = real & ~real
+        is_open = _open_experts(rule, clean, real, nothing, NUM_EXPERTS)
+        keys = keys_of(selection_scores(rule, clean, real), is_open, nothing)
+        native = model_weights(rule, clean, take_largest(keys, NATIVE_TOP_K), real)
+        weights = share(weights, used) * tl.sum(native)
+    return weights
+
+
+@triton.jit
+def _replays_native(
+    replayed,
+    native_ids,
+    NATIVE_TOP_K: tl.constexpr,
+    MAX_TOP_K: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Whether what a token replays, chosen by the native router, is what it chooses now."""
+    columns = tl.arange(0, COLUMNS)
+    recorded = tl.load(replayed + columns, mask=columns < MAX_TOP_K, other=-1).to(tl.int32)
+    native = tl.load(native_ids + columns, mask=columns < NATIVE_TOP_K, other=-1)
+    return tl.sum((recorded != native).to(tl.int32)) == 0
+
+
+@triton.jit
+def _open_experts(rule, clean, real, banned, NUM_EXPERTS: tl.constexpr):
+    """`reference.rule.open_experts`."""
+    is_open = real & ~banned
+    if rule.num_groups > 1:
+        compared = selection_scores(rule, clean, real)
+        is_open &= in_best_groups(rule, tl.where(banned, LOWEST, compared), NUM_EXPERTS)
+    return is_open
+
+
+@triton.jit
+def _store(topk_weights, topk_ids, weights, place, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr):
+    """Write a choice; columns that it does not use repeat the best expert with weight 0."""
+    experts = tl.arange(0, place.shape[0])
     chosen = place < LAST
     used = tl.sum(chosen.to(tl.int32))
-
-    weights = model_weights(clean, place, real, scoring, renormalize, scaling_factor)
-    if how_weighed == _RENORMALIZE:
-        weights = share(weights, used) * scaling_factor
-    if how_weighed == _PRESERVE_MASS:
-        # What the model's own choice would weigh: no steering, its own top-k.
-        compared = selection_scores(clean, real, scoring, has_bias, bias)
-        own_allowed = real
-        if num_groups > 1:
-            own_allowed &= in_best_groups(compared, NUM_EXPERTS, num_groups, topk_groups, has_bias)
-        own_place = take_largest(keys_of(compared, own_allowed, experts < 0), NATIVE_TOP_K)
-        own = model_weights(clean, own_place, real, scoring, renormalize, scaling_factor)
-        weights = share(weights, used) * tl.sum(own)
-
     tl.store(topk_ids + place, experts, mask=chosen)
     tl.store(topk_weights + place, weights.to(tl.float32), mask=chosen)
-    slots = tl.arange(0, SLOT_LANES)
-    unused = (slots >= used) & (slots < NUM_SLOTS)
+    columns = tl.arange(0, COLUMNS)
+    unused = (columns >= used) & (columns < MAX_TOP_K)
     best = tl.sum(tl.where(place == 0, experts, 0))
-    tl.store(topk_ids + slots, tl.zeros_like(slots) + best, mask=unused)
-    tl.store(topk_weights + slots, tl.zeros_like(slots).to(tl.float32), mask=unused)
-    _count(assignments, experts, chosen)
+    tl.store(topk_ids + columns, tl.zeros_like(columns) + best, mask=unused)
+    tl.store(topk_weights + columns, tl.zeros_like(columns).to(tl.float32), mask=unused)
 
 
 @triton.jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import triton
 import triton.language as tl
 
@@ -15,6 +17,32 @@ _SPARSEMIXER_REACH = tl.constexpr(2 * rule.SPARSEMIXER_EPSILON)
 LOWEST, HIGHEST = tl.constexpr(rule.LOWEST), tl.constexpr(rule.HIGHEST)
 INFINITY = tl.constexpr(float("inf"))
 LAST = tl.constexpr((1 << 31) - 1)
+
+
+class Rule(NamedTuple):
+    """A `RouterRule`; correction_bias: [LANES], zeros where there is none."""
+
+    scoring: Any
+    renormalize: Any
+    scaling_factor: Any
+    num_groups: Any
+    topk_groups: Any
+    has_correction_bias: Any
+    correction_bias: Any
+
+
+@triton.jit
+def decode_rule(code, correction_bias):
+    """What `routing.step.encode_rule` encoded; code: pointer to the layer's."""
+    return Rule(
+        tl.load(code).to(tl.int32),
+        tl.load(code + 1) != 0,
+        tl.load(code + 2),
+        tl.load(code + 3).to(tl.int32),
+        tl.load(code + 4).to(tl.int32),
+        tl.load(code + 5) != 0,
+        correction_bias,
+    )
 
 
 @triton.jit
@@ -38,57 +66,58 @@ def scores(logits, among, scoring):
 
 
 @triton.jit
-def selection_scores(logits, real, scoring, has_bias, bias):
-    """`reference.rule.selection_scores`; bias: zeros where the rule has none."""
+def selection_scores(rule, logits, real):
+    """`reference.rule.selection_scores`."""
     compared = logits
-    if has_bias | (scoring == _SIGMOID) | (scoring == _SQRTSOFTPLUS):
-        compared = scores(logits, real, scoring) + bias
+    by_score = (rule.scoring == _SIGMOID) | (rule.scoring == _SQRTSOFTPLUS)
+    if rule.has_correction_bias | by_score:
+        compared = scores(logits, real, rule.scoring) + rule.correction_bias
     return compared
 
 
 @triton.jit
-def in_best_groups(scores, num_experts, num_groups, topk_groups, two_best):
+def in_best_groups(rule, scores, num_experts):
     """Mask of the experts in the best groups, ranked as `reference.rule.open_experts` does."""
     experts = tl.arange(0, scores.shape[0])
-    size = num_experts // num_groups
+    size = num_experts // rule.num_groups
     group = experts // size
     rank = tl.full(scores.shape, -INFINITY, tl.float64)
-    for g in range(num_groups):
+    for g in range(rule.num_groups):
         members = tl.where(group == g, scores, -INFINITY)
         best = tl.max(members)
-        if two_best & (size > 1):
+        if rule.has_correction_bias & (size > 1):
             first = tl.min(tl.where(members == best, experts, LAST))
             best += tl.max(tl.where(experts == first, -INFINITY, members))
         rank = tl.where(group == g, best, rank)
     inside = experts < 0
-    for _ in range(topk_groups):
+    for _ in range(rule.topk_groups):
         best = tl.max(tl.where(inside, -INFINITY, rank))
         inside |= group == tl.min(tl.where((rank == best) & ~inside, group, LAST))
     return inside
 
 
 @triton.jit
-def model_weights(clean, place, real, scoring, renormalize, scaling_factor):
+def model_weights(rule, clean, place, real):
     """`reference.rule.model_weights` of the chosen experts, 0 for the others."""
     chosen = place < LAST
     used = tl.sum(chosen.to(tl.int32))
     weights = tl.zeros_like(clean)
-    if scoring == _SPARSEMIXER:
-        for slot in range(used):
-            z = tl.sum(tl.where(place == slot, clean, 0.0))
+    if rule.scoring == _SPARSEMIXER:
+        for j in range(used):
+            z = tl.sum(tl.where(place == j, clean, 0.0))
             reach = tl.maximum(tl.abs(clean), z) * _SPARSEMIXER_REACH
-            taken = (clean == z) & (place < slot)  # those above z are out in any case
+            taken = (clean == z) & (place < j)  # those above z are out in any case
             near = real & (clean <= z) & (z - clean <= reach) & ~taken
             total = tl.sum(tl.where(near, tl.exp(tl.minimum(clean - z, 0.0)), 0.0))
-            weights = tl.where(place == slot, 1.0 / total, weights)
+            weights = tl.where(place == j, 1.0 / total, weights)
     else:
         among = real
-        if (scoring == _SOFTMAX) & renormalize:
+        if (rule.scoring == _SOFTMAX) & rule.renormalize:
             among = chosen  # a softmax over these alone: none underflows
-        weights = tl.where(chosen, scores(clean, among, scoring), 0.0)
-        if renormalize:
+        weights = tl.where(chosen, scores(clean, among, rule.scoring), 0.0)
+        if rule.renormalize:
             weights = share(weights, used)
-        weights *= scaling_factor
+        weights *= rule.scaling_factor
     return tl.where(chosen, weights, 0.0)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from routing.policy import modes
 from tests.shared.servers import Server
 
 # Far enough from the model's own routing that an answer shows which of the two it followed.
@@ -22,6 +23,7 @@ MODES: dict[str, dict[str, Any]] = {
     "head_sample": {"mode": "head_sample", "head": 0, "temperature": 10, "seed": 8},
     "uniform": {"mode": "uniform", "seed": 7},
 }
+assert set(MODES) == {name for name, mode in modes.MODES.items() if not mode.takes_trace}
 every_mode = pytest.mark.parametrize("routing", MODES.values(), ids=MODES)
 
 SCHEMA = {

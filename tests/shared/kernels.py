@@ -1,23 +1,28 @@
-"""The compiled kernel as tests call it: one layer of the step that a state holds; and what
-they call it with: shapes of logits, rules of router families.
+"""A backend as tests call it: one layer of the step that it is in; and what they call it with:
+shapes of logits, rules of router families.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from routing.cpu.route import route
+from routing.backend import Backend, load_backend
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import RoutedRequest
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
+BACKEND = os.environ.get("GALTON_TEST_BACKEND", "cpu")
+DEVICE = "cuda" if BACKEND == "gpu" and torch.cuda.is_available() else "cpu"
+IS_INTERPRETED = BACKEND == "gpu" and DEVICE == "cpu"  # a thousand times slower
 
 SHAPES = ("peaked", "flat", "tied")
 RULES = (
@@ -64,8 +69,14 @@ def spec_of(num_experts: int, top_k: int, max_top_k: int | None = None) -> Route
     return RouterSpec((0, 3), num_experts, top_k, max_top_k or top_k)
 
 
-def state_of(spec: RouterSpec, num_tokens: int, num_rows: int, rule: RouterRule) -> StepState:
-    return StepState(spec, [rule] * len(spec.layers), num_tokens, num_rows)
+def backend_of(spec: RouterSpec, num_tokens: int, num_slots: int, rule: RouterRule) -> Backend:
+    """One of the BACKENDS, the CPU's unless the environment names another."""
+    return load_backend(BACKEND)(spec, [rule] * len(spec.layers), num_tokens, num_slots)
+
+
+def assignments(backend: Backend) -> npt.NDArray[np.int64]:
+    """[L, E] what the backend counted."""
+    return np.array(list(backend.counts().values()))
 
 
 def request_of(
@@ -78,16 +89,16 @@ def request_of(
 
 def step(
     spec: RouterSpec, routing: dict[str, Any], num_tokens: int, rule: RouterRule | None = None
-) -> StepState:
-    """A step of one request, whose tokens 0 .. num_tokens-1 all follow `routing`."""
-    state = state_of(spec, num_tokens, 1, rule or RouterRule())
+) -> Backend:
+    """In a step of one request, whose tokens 0 .. num_tokens-1 all follow `routing`."""
+    backend = backend_of(spec, num_tokens, 1, rule or RouterRule())
     request = request_of({**routing, "scope": "all"}, num_tokens, spec)
-    state.begin_step([request], np.array([num_tokens]), np.array([0]))
-    return state
+    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    return backend
 
 
-def stock_choice(logits: Floats, top_k: int) -> tuple[Floats, Ints]:
-    """Stand-in for vLLM's own choice: marked weights, so that a copy is recognized."""
+def native_choice(logits: Floats, top_k: int) -> tuple[Floats, Ints]:
+    """Stand-in for the native choice: marked weights, so that a copy is recognized."""
     ids = np.argsort(-logits, axis=1, kind="stable")[:, :top_k].astype(np.int32)
     weights = np.full(ids.shape, 0.125, np.float32) + ids.astype(np.float32)
     return weights, ids
@@ -99,20 +110,20 @@ def draws(
     num_tokens: int,
     *,
     rule: RouterRule | None = None,
-    layer_row: int = 0,
+    layer_index: int = 0,
 ) -> Ints:
     """[N, k] the experts of tokens 0 .. N-1 of one request, all with the same logits [E]."""
     top_k, chunk = routing["top_k"], 10_000
     spec = spec_of(logits.size, top_k)
-    state = state_of(spec, chunk, 1, rule or RouterRule())
+    backend = backend_of(spec, chunk, 1, rule or RouterRule())
     request = request_of({**routing, "scope": "all"}, num_tokens, spec)
     rows = np.tile(logits, (chunk, 1))
-    stock = stock_choice(rows, top_k)
+    native = native_choice(rows, top_k)
     ids = np.empty((num_tokens, top_k), np.int32)
     for start in range(0, num_tokens, chunk):
         count = min(chunk, num_tokens - start)
-        state.begin_step([request], np.array([count]), np.array([start]))
-        chosen = run(state, rows, layer_row=layer_row, stock=stock)[1]
+        backend.begin_step([request], np.array([count]), np.array([start]))
+        chosen = run(backend, rows, layer_index=layer_index, native=native)[1]
         ids[start : start + count] = chosen[:count]
     return ids
 
@@ -123,35 +134,24 @@ def to_bfloat16(logits: Floats) -> Floats:
 
 
 def run(
-    state: StepState,
-    logits: Floats,
+    backend: Backend,
+    logits: Floats | torch.Tensor,
     *,
-    layer_row: int = 0,
+    layer_index: int = 0,
     is_bfloat16: bool = False,
-    stock: tuple[Floats, Ints] | None = None,
+    native: tuple[Floats, Ints] | None = None,
 ) -> tuple[Floats, Ints]:
-    """One layer of the step that `state` holds; topk_weights and topk_ids, [T, max_top_k].
+    """One layer of the step that the backend is in; topk_weights and topk_ids, [T, max_top_k].
 
     is_bfloat16: pass the logits, which `to_bfloat16` has rounded, as bfloat16.
-    stock: `stock_choice` of the logits, where a caller knows it.
+    native: `native_choice` of the logits, where a caller knows it.
     """
-    spec = state.spec
-    weights = np.full((len(logits), spec.max_top_k), np.nan, np.float32)
-    ids = np.full((len(logits), spec.max_top_k), -1, np.int32)
-    stock_weights, stock_ids = stock or stock_choice(logits, spec.top_k)
-    logits = np.ascontiguousarray(logits)
-    passed = (logits.view(np.uint32) >> 16).astype(np.uint16) if is_bfloat16 else logits
-    route(
-        passed.ctypes.data,
-        is_bfloat16,
-        stock_weights.ctypes.data,
-        stock_ids.ctypes.data,
-        weights.ctypes.data,
-        ids.ctypes.data,
-        len(logits),
-        spec.top_k,
-        spec.max_top_k,
-        layer_row,
-        *state.kernel_arrays(),
-    )
-    return weights, ids
+    tensor = torch.as_tensor(logits).contiguous()
+    weights, ids = native or native_choice(tensor.float().numpy(), backend.state.spec.top_k)
+    tensor = (tensor.bfloat16() if is_bfloat16 else tensor).to(DEVICE)
+    native_weights, native_ids = (torch.from_numpy(array).to(DEVICE) for array in (weights, ids))
+    # torch then fills new memory with NaN and with 2^31 - 1: what is not written is seen.
+    torch.use_deterministic_algorithms(True)
+    topk_weights, topk_ids = backend.route(tensor, native_weights, native_ids, layer_index)
+    torch.use_deterministic_algorithms(False)
+    return topk_weights.cpu().numpy(), topk_ids.cpu().numpy()

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from routing.policy import modes
 from routing.reference.rule import RouterRule, clamp, model_weights
 from tests.shared.frequencies import (
     assert_distribution,
@@ -37,8 +38,8 @@ from tests.shared.kernels import (
     step,
 )
 
-MODES = ("top_k", "sample", "top_p", "head_sample", "uniform")
-NOISY = ("sample", "head_sample", "uniform")
+MODES = tuple(name for name, mode in modes.MODES.items() if not mode.takes_trace)
+NOISY = tuple(name for name, mode in modes.MODES.items() if mode.draws_noise)
 SIZES = [(2, 1), (2, 2), (8, 3), (16, 16), (64, 8), (512, 1), (512, 16)]
 
 
@@ -250,8 +251,8 @@ def test_neighbours_choose_independently(axis: str) -> None:
     if axis == "position":
         there = np.roll(here, 1)
     else:
-        seed, layer_row = (6, 0) if axis == "seed" else (5, 1)
-        there = draws(logits, sample(1, seed=seed), num_tokens, layer_row=layer_row)[:, 0] == 0
+        seed, layer_index = (6, 0) if axis == "seed" else (5, 1)
+        there = draws(logits, sample(1, seed=seed), num_tokens, layer_index=layer_index)[:, 0] == 0
     assert abs(np.corrcoef(here, there)[0, 1]) < 4 / math.sqrt(num_tokens)
 
 

@@ -16,7 +16,7 @@ from routing.policy.modes import MODES
 from routing.reference.route import route_token, select_experts
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from tests.shared.kernels import run, step, to_bfloat16
+from tests.shared.kernels import assignments, run, step, to_bfloat16
 
 SPECIALS = [0.0, -0.0, 1.0, 1e-30, 1e4, -1e4, 3e38, float("inf"), float("-inf"), float("nan")]
 
@@ -102,8 +102,8 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
     steering = np.zeros(num_experts)
     if policy.steering is not None:
         steering = np.array(policy.steering.dense(3, num_experts))
-    state = step(spec, routing, len(logits), rule)
-    weights, ids = run(state, logits, layer_row=1, is_bfloat16=is_bfloat16)
+    backend = step(spec, routing, len(logits), rule)
+    weights, ids = run(backend, logits, layer_index=1, is_bfloat16=is_bfloat16)
     num_assignments = 0
     for position, row in enumerate(logits):
         expected_weights, expected_ids = route_token(
@@ -119,7 +119,7 @@ def test_kernel_equals_reference_whatever_the_mode_the_family_and_the_logits(
         assert len(set(expected_ids.tolist())) == used
         assert not np.isneginf(steering[expected_ids]).any()
         assert set(np.flatnonzero(np.isposinf(steering))) <= set(expected_ids.tolist())
-    assert state.assignments.sum(axis=1).tolist() == [0, num_assignments]
+    assert assignments(backend).sum(axis=1).tolist() == [0, num_assignments]
 
 
 @pytest.mark.parametrize("mass", ["top_k", "full"])

@@ -17,7 +17,7 @@ from routing.reference.route import select_experts
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.trace import Trace, TraceError, join
-from tests.shared.kernels import request_of, run, state_of, step, stock_choice
+from tests.shared.kernels import backend_of, native_choice, request_of, run, step
 from tests.shared.traces import random_trace
 
 SPEC = RouterSpec((0, 3), 16, 4, 8, "00c0ffee00c0ffee")
@@ -192,7 +192,7 @@ def test_kernel_replays_the_recorded_experts_with_live_weights(
     routing = {"mode": "replay", "trace": TRACE.encode_base64(), "weights": weights}
     policy = parse_policy(routing, SPEC)
     logits = np.random.default_rng(5).normal(0, 2, (5, 16)).astype(np.float32)
-    found_weights, ids = run(step(SPEC, routing, 5, rule), logits, layer_row=1)
+    found_weights, ids = run(step(SPEC, routing, 5, rule), logits, layer_index=1)
     for position, row in enumerate(logits):
         assert policy.trace is not None
         replayed = policy.trace.experts(position, 1)
@@ -210,21 +210,21 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
     ids[2] = -1  # not computed, as in a cached prompt
     trace = replace(TRACE, topk_ids=ids, first_position=3)
     request = request_of({"mode": "replay", "trace": trace.encode_base64()}, 12, SPEC)
-    state = state_of(SPEC, 12, 1, RouterRule())
-    state.begin_step([request], np.array([12]), np.array([0]))
+    backend = backend_of(SPEC, 12, 1, RouterRule())
+    backend.begin_step([request], np.array([12]), np.array([0]))
     logits = np.random.default_rng(6).normal(0, 2, (12, 16)).astype(np.float32)
-    _, found = run(state, logits)
-    _, stock = stock_choice(logits, 4)
+    _, found = run(backend, logits)
+    _, stock = native_choice(logits, 4)
     for position in range(12):
         held = position in (3, 4, 6, 7)
         own = found[position, :4].tolist() == stock[position].tolist()
         assert own != held, position
-    assert state.routed_tokens.sum(1).tolist() == [8, 0, 0, 0, 0, 4]
+    assert backend.state.routed_tokens.sum(1).tolist() == [8, 0, 0, 0, 0, 4]
 
 
 def test_replay_of_the_models_own_choice_keeps_its_bits_while_the_router_agrees() -> None:
     logits = np.random.default_rng(7).normal(0, 2, (5, 16)).astype(np.float32)
-    stock_weights, stock = stock_choice(logits, 4)
+    stock_weights, stock = native_choice(logits, 4)
     own = np.array([True, True, True, False, True])
     trace = Trace((0, 3), 16, np.stack([stock, stock], 1).astype(np.int16), own)
     routing = {"mode": "replay", "trace": trace.encode_base64()}

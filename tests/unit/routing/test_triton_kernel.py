@@ -16,19 +16,19 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from routing.gpu.route import _route
+from routing.gpu.route import route_kernel
+from routing.step import ARRAYS, Step
 
-types = {"*fp32": "router_logits stock_weights topk_weights row_steering", "i32": "layer_row",
-         "*i32": "stock_ids topk_ids token_row", "*u64": "row_seed", "*i1": "row_steered",
-         "*i16": "token_replayed",
-         "*i64": "layers num_tokens token_position row_mode row_weights assignments",
-         "*fp64": "rule_numbers rule_correction_bias row_numbers"}
-signature = {name: kind for kind, names in types.items() for name in names.split()}
-sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, NUM_SLOTS=6, NUM_RULE_NUMBERS=6,
-             NUM_PARAMETERS=4, LANES=64, SLOT_LANES=8)
-signature = {name: signature.get(name, "constexpr") for name in _route.arg_names}
+kinds = {"int64": "*i64", "int32": "*i32", "int16": "*i16", "uint64": "*u64", "bool": "*i1",
+         "float64": "*fp64", "float32": "*fp32"}
+signature = {"router_logits": "*fp32", "native_weights": "*fp32", "native_ids": "*i32",
+             "topk_weights": "*fp32", "topk_ids": "*i32", "layer_index": "i32",
+             "step": Step(*(kinds[array.dtype] for array in ARRAYS))}
+sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, MAX_TOP_K=6, NUM_RULE_NUMBERS=6,
+             NUM_PARAMETERS=4, LANES=64, COLUMNS=8)
+signature = {name: signature.get(name, "constexpr") for name in route_kernel.arg_names}
 compiled = triton.compile(
-    ASTSource(_route, signature, sizes),
+    ASTSource(route_kernel, signature, sizes),
     target=GPUTarget("cuda", 90, 32),
     options={"num_warps": 1, "enable_fp_fusion": False},
 )
@@ -48,10 +48,9 @@ def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_kernel_equals_reference() -> None:
-    environment = {} if ON_GPU else {"TRITON_INTERPRET": "1"}
-    cases = _python(
-        "-m", "pytest", "-q", "tests/unit/routing/triton_kernel_cases.py", **environment
-    )
+    environment = {"GALTON_TEST_BACKEND": "gpu", **({} if ON_GPU else {"TRITON_INTERPRET": "1"})}
+    files = ("tests/unit/routing/triton_kernel_cases.py", "tests/unit/routing/test_kernel.py")
+    cases = _python("-m", "pytest", "-q", *files, **environment)
     assert cases.returncode == 0, cases.stdout + cases.stderr
 
 

@@ -1,0 +1,83 @@
+"""The CPU's backend: the compiled kernel on the arrays that `StepState` fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from routing.cpu.route import route
+from routing.cpu.step import table_of
+from routing.reference.rule import RouterRule
+from routing.spec import RouterSpec
+from routing.state import RoutedRequest, StepState
+
+
+class CpuBackend:
+    """A `routing.backend.Backend`."""
+
+    def __init__(
+        self,
+        spec: RouterSpec,
+        rules: Sequence[RouterRule],
+        max_num_tokens: int,
+        max_num_seqs: int,
+    ) -> None:
+        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs)
+        self._max_top_k = spec.max_top_k
+        self._table = table_of(self.state.arrays, self.state.sizes())
+        self.step_table: int = self._table.ctypes.data
+
+    def begin_step(
+        self,
+        requests: Sequence[RoutedRequest],
+        num_scheduled_tokens: npt.NDArray[np.integer[Any]],
+        num_computed_tokens: npt.NDArray[np.integer[Any]],
+    ) -> None:
+        """See `Backend`."""
+        self.state.begin_step(requests, num_scheduled_tokens, num_computed_tokens)
+
+    def route(
+        self,
+        router_logits: torch.Tensor,
+        native_weights: torch.Tensor,
+        native_ids: torch.Tensor,
+        layer_index: int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Backend`."""
+        num_tokens, native_top_k = native_ids.shape
+        topk_weights = native_weights.new_empty((num_tokens, self._max_top_k))
+        topk_ids = native_ids.new_empty((num_tokens, self._max_top_k))
+        logits = router_logits.contiguous()
+        if logits.dtype not in (torch.float32, torch.bfloat16):
+            logits = logits.float()
+        # The kernel takes addresses and would not notice.
+        assert native_weights.dtype is torch.float32, native_weights.dtype
+        assert native_ids.dtype is torch.int32, native_ids.dtype
+        assert native_weights.is_contiguous(), "the native router's weights are not contiguous"
+        assert native_ids.is_contiguous(), "the native router's ids are not contiguous"
+        route(
+            logits.data_ptr(),
+            logits.dtype is torch.bfloat16,
+            native_weights.data_ptr(),
+            native_ids.data_ptr(),
+            topk_weights.data_ptr(),
+            topk_ids.data_ptr(),
+            num_tokens,
+            native_top_k,
+            self._max_top_k,
+            layer_index,
+            self.step_table,
+        )
+        return topk_weights, topk_ids
+
+    def end_step(self) -> None:
+        """See `Backend`."""
+        self.state.end_step()
+
+    def counts(self) -> dict[int, npt.NDArray[np.int64]]:
+        """See `Backend`."""
+        return dict(zip(self.state.spec.layers, self.state.arrays.assignments, strict=True))
