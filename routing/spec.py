@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -32,3 +32,15 @@ class RouterSpec:
     def from_dict(cls, fields: Mapping[str, Any]) -> RouterSpec:
         """The inverse of `as_dict`."""
         return cls(**{**fields, "layers": tuple(fields["layers"])})
+
+    @classmethod
+    def union(cls, parts: Sequence[RouterSpec]) -> RouterSpec:
+        """The model's routers, from what each worker holds: pipeline stages have other layers.
+
+        Raises ValueError where the parts differ in anything else.
+        """
+        layers = tuple(sorted({layer for part in parts for layer in part.layers}))
+        wholes = {replace(part, layers=layers) for part in parts}
+        if len(wholes) != 1:
+            raise ValueError(f"the workers' routers differ: {sorted(map(str, parts))}")
+        return wholes.pop()

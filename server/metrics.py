@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from routing.engine.counts import Counts, merge
 from routing.spec import RouterSpec
 from server import sse
 from server.settings import automatic_level
@@ -52,7 +53,7 @@ class ExpertLoad(Collector):
     """Counters of (token, expert) assignments and of routed tokens.
 
     read_workers: asks every worker for its counts; each answers
-    `RoutingWorker.galton_counts`. expert_metrics: see `Settings`.
+    `RoutingCPUWorker.galton_counts`. expert_metrics: see `Settings`.
     """
 
     def __init__(
@@ -67,11 +68,10 @@ class ExpertLoad(Collector):
             expert_metrics = automatic_level(num_series)
             if expert_metrics == "layer":
                 logger.info("%d expert series: exporting sums per layer", num_series)
-        self._spec = spec
         self._model_name = model_name
         self._expert_metrics = expert_metrics
         self._read_workers = read_workers
-        self._counts: dict[str, Any] = {}
+        self._counts = Counts()
         self._reading: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
@@ -89,13 +89,13 @@ class ExpertLoad(Collector):
         except Exception:  # the scrape must outlive a dead engine
             logger.exception("expert counts could not be read from the engine")
             return
-        self._counts = next(counts for counts in workers if counts)
+        self._counts = merge(workers)
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
         assignments = _family(EXPERT_ASSIGNMENTS)
-        if self._counts and self._expert_metrics != "off":
-            for layer, row in zip(self._spec.layers, self._counts["assignments"], strict=True):
+        if self._expert_metrics != "off":
+            for layer, row in sorted(self._counts.assignments.items()):
                 if self._expert_metrics == "full":
                     for expert, count in enumerate(row):
                         assignments.add_metric((self._model_name, str(layer), str(expert)), count)
@@ -104,9 +104,8 @@ class ExpertLoad(Collector):
         yield assignments
 
         tokens = _family(ROUTED_TOKENS)
-        for mode, phases in self._counts.get("routed_tokens", {}).items():
-            for phase, count in phases.items():
-                tokens.add_metric((self._model_name, mode, phase), count)
+        for (mode, phase), count in self._counts.routed_tokens.items():
+            tokens.add_metric((self._model_name, mode, phase), count)
         yield tokens
 
 

@@ -27,7 +27,7 @@ class OfflineEngine:
     """A running engine and its routers, `spec`."""
 
     def __init__(self, engine_args: EngineArgs) -> None:
-        """Start it. Raises SelfTestError where the engine does not route as told.
+        """Start it. Raises SelfTestError where the engine does not route as it should.
 
         engine_args: with `routing.engine.engine_options` in them.
         """

@@ -79,7 +79,7 @@ class Recorder:
 
     def record(
         self,
-        layer_row: int,
+        layer_index: int,
         router_logits: Callable[[], npt.NDArray[np.float32]],
         topk_weights: npt.NDArray[np.float32],
         topk_ids: npt.NDArray[np.int32],
@@ -89,13 +89,13 @@ class Recorder:
         tokens, rows = self.tokens, self._rows
         ids = topk_ids[tokens].astype(np.int16)
         ids[:, 1:][ids[:, 1:] == ids[:, :1]] = -1  # slots not used repeat the best expert
-        rows["topk_ids"][:, layer_row] = ids
-        rows["topk_weights"][:, layer_row] = np.where(ids < 0, 0, topk_weights[tokens])
+        rows["topk_ids"][:, layer_index] = ids
+        rows["topk_weights"][:, layer_index] = np.where(ids < 0, 0, topk_weights[tokens])
         if self._measures:
             entropy, margin, overlap = measure(router_logits()[tokens], ids, own_ids[tokens])
-            rows["entropy"][:, layer_row] = entropy
-            rows["margin"][:, layer_row] = margin
-            rows["overlap"][:, layer_row] = overlap
+            rows["entropy"][:, layer_index] = entropy
+            rows["margin"][:, layer_index] = margin
+            rows["overlap"][:, layer_index] = overlap
 
     def end_step(self) -> None:
         """Keep the rows with their requests: vLLM drops them together."""

@@ -1,4 +1,4 @@
-"""After an engine has started: learn its routers, and see one request routed as told.
+"""After an engine has started: learn its routers, and see that one request is routed as it asks.
 
 vLLM swallows errors of plugins, and some kernels never ask their router. A policy that
 silently does nothing would be the worst of bugs, so no server starts before this passes.
@@ -6,6 +6,7 @@ silently does nothing would be the worst of bugs, so no server starts before thi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class SelfTestError(RuntimeError):
-    """The engine runs, but does not route as told."""
+    """The engine runs, but does not route as it should."""
 
 
 _PROMPT: Final = {"prompt_token_ids": [1, 2]}
@@ -32,7 +33,7 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Rout
     """Learn the routers of a running engine and self-test them.
 
     fingerprint: the model's, see `routing.trace`; no worker need know it.
-    Raises SelfTestError where the engine does not route as told.
+    Raises SelfTestError where the engine does not route as it should.
     """
     described = await client.collective_rpc("galton_describe")
     spec = _learn(client.vllm_config, described, fingerprint)
@@ -49,17 +50,18 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Rout
 def _learn(
     vllm_config: VllmConfig, described: list[dict[str, Any]], fingerprint: str
 ) -> RouterSpec:
-    fields = described[0]
-    if "problem" in fields:
-        raise SelfTestError(fields["problem"])
-    if any(other != fields for other in described):
-        raise SelfTestError(f"the workers' routers differ: {described}")
+    for worker in described:
+        if "problem" in worker:
+            raise SelfTestError(worker["problem"])
+    try:
+        spec = RouterSpec.union([RouterSpec.from_dict(worker) for worker in described])
+    except ValueError as error:
+        raise SelfTestError(str(error)) from None
     config = config_of(vllm_config)
     assert config is not None, "the engine was not started with engine_options()"
     # For `routing.engine.intake`, in this process: workers have their own copy.
-    config["router_spec"] = RouterSpec.from_dict({**fields, "fingerprint": fingerprint})
+    config["router_spec"] = spec = replace(spec, fingerprint=fingerprint)
     intake.install()
-    spec: RouterSpec = config["router_spec"]
     return spec
 
 

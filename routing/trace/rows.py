@@ -108,11 +108,11 @@ def _layers(rows: Rows, spec: RouterSpec) -> list[dict[str, Any]]:
     return [_layer_statistics(rows, row, layer) for row, layer in enumerate(spec.layers)]
 
 
-def _layer_statistics(rows: Rows, layer_row: int, layer: int) -> dict[str, Any]:
-    ids = rows["topk_ids"][:, layer_row]
+def _layer_statistics(rows: Rows, layer_index: int, layer: int) -> dict[str, Any]:
+    ids = rows["topk_ids"][:, layer_index]
     experts, tokens = np.unique(ids[ids >= 0], return_counts=True)
     means = {
-        name: round(float(rows[field][:, layer_row].mean(dtype=np.float64)), 6)
+        name: round(float(rows[field][:, layer_index].mean(dtype=np.float64)), 6)
         for name, field in (
             ("entropy_nats", "entropy"),
             ("margin", "margin"),

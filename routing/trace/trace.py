@@ -82,12 +82,12 @@ class Trace:
         mask: npt.NDArray[np.bool_] = self.topk_ids[:, 0, 0] >= 0
         return mask
 
-    def experts(self, position: int, layer_row: int) -> npt.NDArray[np.int64]:
+    def experts(self, position: int, layer_index: int) -> npt.NDArray[np.int64]:
         """The experts, best first, of the token at an absolute position; none if not held."""
         row = position - self.first_position
         if not 0 <= row < len(self.own):
             return np.zeros(0, np.int64)
-        ids = self.topk_ids[row, layer_row].astype(np.int64)
+        ids = self.topk_ids[row, layer_index].astype(np.int64)
         return ids[ids >= 0]
 
     def encode(self) -> bytes:

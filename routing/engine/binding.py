@@ -1,135 +1,45 @@
-"""A bound router: vLLM's own router chooses first, then the kernel overrides and counts.
+"""Every MoE layer gets a router that asks vLLM's own first, and then the request's policy.
 
-Stock's part stays ordinary traced torch code, so that `top_k` rows are stock's own bits,
-compiled or eager. Ours is one opaque operator: Dynamo would otherwise bake a step's
-state into the graph.
+The native part stays ordinary traced torch code, so that tokens without a policy keep
+vLLM's own bits, compiled or eager; ours is the operator of `routing.engine.operator`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
 from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
 from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
-from vllm.utils.torch_utils import direct_register_custom_op
 
-from routing.backend import Backend, load_backend
+from routing.backend import load_backend
+from routing.engine import operator
+from routing.engine.operator import BoundModel
 from routing.engine.recorder import Recorder
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest
 
 
 class RoutingBindError(RuntimeError):
     """The model has a router that Galton cannot control."""
 
 
-@dataclass(slots=True)
-class LayerTrace:
-    """What one layer did in one step, kept while a self-test listens.
-
-    stock_weights, stock_ids: what vLLM's own router chose for the same logits.
-    requests: by row, whose policy a token follows.
-    """
-
-    layer_row: int
-    router_logits: npt.NDArray[np.float32]
-    token_row: npt.NDArray[np.int32]
-    token_position: npt.NDArray[np.int64]
-    topk_weights: npt.NDArray[np.float32]
-    topk_ids: npt.NDArray[np.int32]
-    stock_weights: npt.NDArray[np.float32]
-    stock_ids: npt.NDArray[np.int32]
-    requests: list[RoutedRequest]
-
-
-@dataclass(slots=True)
-class BoundModel:
-    """The routers of the model loaded in this process, and the backend they share.
-
-    heard: what the layers did, while somebody listens.
-    """
-
-    backend: Backend
-    recorder: Recorder
-    heard: list[LayerTrace] | None = None
-
-
-# A custom operator cannot take an object as an argument; a process serves one model.
-_bound: BoundModel | None = None
-
-
-def _galton_route(
-    router_logits: torch.Tensor,
-    stock_weights: torch.Tensor,
-    stock_ids: torch.Tensor,
-    layer_row: int,
-    num_slots: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    bound = _bound
-    assert bound is not None, "the routing operator ran before a model was bound"
-    topk_weights, topk_ids = bound.backend.route(router_logits, stock_weights, stock_ids, layer_row)
-    if bound.recorder.tokens is not None:
-        bound.recorder.record(
-            layer_row,
-            lambda: router_logits.float().numpy(),
-            topk_weights.numpy(),
-            topk_ids.numpy(),
-            stock_ids.numpy(),
-        )
-    state = bound.backend.state
-    if bound.heard is not None and state.any_policy:
-        n = int(state.arrays.num_tokens[0])
-        bound.heard.append(
-            LayerTrace(
-                layer_row,
-                router_logits[:n].float().numpy().copy(),
-                state.arrays.token_slot[:n].copy(),
-                state.arrays.token_position[:n].copy(),
-                topk_weights[:n].numpy().copy(),
-                topk_ids[:n].numpy().copy(),
-                stock_weights[:n].numpy().copy(),
-                stock_ids[:n].numpy().copy(),
-                state.slot_request.copy(),
-            )
-        )
-    return topk_weights, topk_ids
-
-
-def _galton_route_fake(
-    router_logits: torch.Tensor,
-    stock_weights: torch.Tensor,
-    stock_ids: torch.Tensor,
-    layer_row: int,
-    num_slots: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (stock_ids.shape[0], num_slots)
-    return stock_weights.new_empty(shape), stock_ids.new_empty(shape)
-
-
-direct_register_custom_op("galton_route", _galton_route, fake_impl=_galton_route_fake)
-
-
 class PolicyRouter(BaseRouter):
     """Stands in a layer where vLLM's router stood, and asks it first."""
 
-    def __init__(self, stock: CPURouter, layer_row: int, num_slots: int) -> None:
-        super().__init__(stock.top_k, stock.global_num_experts, stock.eplb_state)
-        self.stock = stock
-        self.layer_row = layer_row
-        self.num_slots = num_slots
+    def __init__(self, native: CPURouter, layer_index: int, max_top_k: int) -> None:
+        super().__init__(native.top_k, native.global_num_experts, native.eplb_state)
+        self.native = native
+        self.layer_index = layer_index
+        self.max_top_k = max_top_k
 
     @property
     def routing_method_type(self) -> RoutingMethodType:
-        return self.stock.routing_method_type
+        return self.native.routing_method_type
 
     def _compute_routing(
         self,
@@ -139,11 +49,11 @@ class PolicyRouter(BaseRouter):
         *,
         input_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        topk_weights, topk_ids = self.stock._compute_routing(
+        native_weights, native_ids = self.native._compute_routing(
             hidden_states, router_logits, indices_type, input_ids=input_ids
         )
         weights, ids = torch.ops.vllm.galton_route(
-            router_logits, topk_weights, topk_ids, self.layer_row, self.num_slots
+            router_logits, native_weights, native_ids, self.layer_index, self.max_top_k
         )
         return weights, ids
 
@@ -159,7 +69,6 @@ def bind_model(
 
     Raises RoutingBindError where a layer cannot be controlled, or there is none.
     """
-    global _bound
     if not current_platform.is_cpu():
         raise RoutingBindError(
             f"Galton routes on CPU only so far; vLLM runs on {current_platform.device_name}"
@@ -186,10 +95,11 @@ def bind_model(
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
     backend = load_backend("cpu")(spec, rules, max_num_tokens, max_num_seqs)
-    _bound = BoundModel(backend, Recorder(spec))
-    for row, layer in enumerate(layers):
-        layer.router = PolicyRouter(layer.router, row, max_top_k)
-    return _bound
+    bound = BoundModel(backend, Recorder(spec))
+    operator.serve(bound)
+    for layer_index, layer in enumerate(layers):
+        layer.router = PolicyRouter(layer.router, layer_index, max_top_k)
+    return bound
 
 
 def _not_controllable(layer: MoERunner) -> str | None:

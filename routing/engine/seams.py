@@ -1,0 +1,87 @@
+"""Every place at which Galton's engine side touches vLLM beyond its public interface.
+
+Written for the vLLM of `config.VLLM_VERSION`, which is checked at start. `tests/test_seams.py`
+holds that each target exists and that no module wraps what is not listed here.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Seam(NamedTuple):
+    """target: the name in vLLM. how: wrapped, subclassed, replaced or read, and by which module.
+
+    why: what it is needed for. until: what would let it go.
+    """
+
+    target: str
+    how: str
+    why: str
+    until: str
+
+
+SEAMS: Final = (
+    Seam(
+        "vllm.v1.engine.input_processor.InputProcessor.process_inputs",
+        "wrapped by intake",
+        "checks policies that come from endpoints which are not Galton's",
+        "vLLM has a hook that validates extra_args",
+    ),
+    Seam(
+        "vllm.v1.engine.parallel_sampling.ParentRequest._get_child_sampling_params",
+        "wrapped by intake",
+        "each choice of n > 1 draws its own noise",
+        "children's parameters can be made by a plugin",
+    ),
+    Seam(
+        "vllm.v1.engine.output_processor.OutputProcessor.add_request",
+        "wrapped by intake",
+        "rows recorded of a request go to its report",
+        "auxiliary outputs reach the caller on the CPU's runner too",
+    ),
+    Seam(
+        "vllm.v1.core.kv_cache_utils._gen_prompt_embeds_extra_hash_keys",
+        "wrapped by cache",
+        "blocks computed under different policies must not be shared",
+        "vLLM lets a plugin add extra keys to a block's hash",
+    ),
+    Seam(
+        "vllm.v1.core.sched.scheduler.Scheduler.__init__",
+        "wrapped by scheduler",
+        "sets aux_output_connector, which takes recorded rows to a request's output; has the "
+        "engine core end with the process that started it",
+        "a connector can be named in the configuration, and vLLM's core watches its parent",
+    ),
+    Seam(
+        "vllm.v1.worker.cpu_worker.CPUWorker",
+        "subclassed by worker, through vLLM's option worker_cls",
+        "binds the routers once the model is loaded; sends recorded rows along",
+        "never: this is vLLM's own extension point",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner.GPUModelRunner._model_forward",
+        "wrapped by runner_v1, as its docstring invites",
+        "fills the arrays of a step before the forward",
+        "the runner offers a hook before the forward",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner.GPUModelRunner._bookkeeping_sync",
+        "wrapped by runner_v1, for sampling",
+        "on CPU a seeded request whose prompt is chunked ends the engine: its generator has no "
+        "set_offset",
+        "tests/test_engine.py::test_chunks_do_not_disturb_seeded_tokens passes without it",
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner",
+        "its attribute router is replaced by binding",
+        "a layer's experts are chosen by the request's policy",
+        "vLLM lets a plugin register a router",
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.router.cpu_router.CPURouter._compute_routing",
+        "called by operator, its fields read by binding",
+        "the native choice, and the rule that it follows",
+        "routers describe their rule",
+    ),
+)
