@@ -1,6 +1,6 @@
 """Every place at which Galton's engine side touches vLLM beyond its public interface.
 
-Written for the vLLM of `config.VLLM_VERSION`, which is checked at start. `tests/test_seams.py`
+Written for the vLLM of `config.VLLM_VERSION`, which is checked at start. `tests/unit/routing/test_seams.py`
 holds that each target exists and that no module wraps what is not listed here.
 """
 
@@ -70,7 +70,7 @@ SEAMS: Final = (
         "wrapped by runner_v1, for sampling",
         "on CPU a seeded request whose prompt is chunked ends the engine: its generator has no "
         "set_offset",
-        "tests/test_engine.py::test_chunks_do_not_disturb_seeded_tokens passes without it",
+        "tests/engine/test_engine.py::test_chunks_do_not_disturb_seeded_tokens passes without it",
     ),
     Seam(
         "vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner",
@@ -85,3 +85,12 @@ SEAMS: Final = (
         "routers describe their rule",
     ),
 )
+
+
+def seams_table() -> str:
+    """The table as Markdown."""
+    rows = ["| in vLLM | how | why | until |", "|---|---|---|---|"]
+    for seam in SEAMS:
+        name = ".".join(seam.target.split(".")[-2:])
+        rows.append(f"| `{name}` | {seam.how} | {seam.why} | {seam.until} |")
+    return "\n".join(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,11 +11,11 @@ from routing.engine.counts import Counts, merge
 from routing.spec import RouterSpec
 
 SPEC = RouterSpec(layers=(0, 2), num_experts=2, top_k=1, max_top_k=2)
-NOTHING: dict[str, dict[str, object]] = {"assignments": {}, "routed_tokens": {}}
+NOTHING: dict[str, Any] = {"assignments": {}, "routed_tokens": {}}
 
 
 def test_replicas_are_added_and_stages_joined() -> None:
-    def stage(layer: int, row: list[int], **tokens: dict[str, int]) -> dict[str, object]:
+    def stage(layer: int, row: list[int], **tokens: dict[str, int]) -> dict[str, Any]:
         return {"assignments": {layer: row}, "routed_tokens": tokens}
 
     workers = [
