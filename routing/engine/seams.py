@@ -1,7 +1,7 @@
 """Every place at which Galton's engine side touches vLLM beyond its public interface.
 
-Written for the vLLM of `config.VLLM_VERSION`, which is checked at start. `tests/unit/routing/test_seams.py`
-holds that each target exists and that no module wraps what is not listed here.
+Written for the vLLM of `config.VLLM_VERSION`, which is checked at start. A test holds that
+each target exists and that no module wraps what is not listed here.
 """
 
 from __future__ import annotations
