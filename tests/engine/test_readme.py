@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.shared.servers import REPO, Server
 
-README = (REPO / "README.md").read_text()
+README = REPO / "README.md"
 
 
-def block(language: str, start: str) -> str:
+def block(language: str, start: str, page: Path = README) -> str:
     """The one fenced block of `language` that begins with `start`."""
-    blocks = re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+    blocks = re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
     (found,) = [b for b in blocks if b.startswith(start)]
     return str(found)
 
@@ -44,3 +46,15 @@ def test_python_example_prints_an_answer_and_its_policy(server: Server) -> None:
     printed = run([sys.executable, "-c", block("python", "from openai")], server)
     assert "14" in printed
     assert "'seed': 7" in printed
+
+
+def test_engine_without_a_server_answers_as_shown(tmp_path: Path) -> None:
+    program = tmp_path / "offline.py"  # vLLM's processes import it again
+    program.write_text(block("python", "from vllm", REPO / "routing" / "README.md"))
+    run = subprocess.run(
+        [sys.executable, program], cwd=REPO, capture_output=True, text=True, timeout=600
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    native, sampled = ast.literal_eval(run.stdout.splitlines()[-1])
+    assert native
+    assert native != sampled
