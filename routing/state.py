@@ -132,13 +132,13 @@ class StepState:
     def _replay(self, trace: Trace, tokens: slice) -> npt.NDArray[np.bool_]:
         """Copy a trace's experts for tokens of this step; which of them it holds, a mask."""
         rows = self.arrays.token_position[tokens] - trace.first_position
-        held = (rows >= 0) & (rows < len(trace.own))
+        held = (rows >= 0) & (rows < len(trace.native))
         held[held] = trace.topk_ids[rows[held], 0, 0] >= 0
         ids = trace.topk_ids[rows[held], :, : self.spec.max_top_k]
         replayed = self.arrays.token_replayed[tokens]
         replayed[...] = -1
         replayed[held, :, : ids.shape[2]] = ids
-        self.arrays.token_was_native[tokens][held] = trace.own[rows[held]]
+        self.arrays.token_was_native[tokens][held] = trace.native[rows[held]]
         return held
 
     def _write_slot(self, slot: int, request: RoutedRequest) -> None:

@@ -15,6 +15,7 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
+from routing.engine.config import UnsupportedVersionError
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
 from server.aliases import PresetsFile
@@ -46,10 +47,13 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     validate_parsed_serve_args(args)
     _refuse_unsupported(args)
 
-    options = engine_options(
-        settings.max_experts_per_token,
-        allow_request_steering=settings.allow_request_steering,
-    )
+    try:
+        options = engine_options(
+            settings.max_experts_per_token,
+            allow_request_steering=settings.allow_request_steering,
+        )
+    except UnsupportedVersionError as error:
+        raise CannotStartError(str(error)) from None
     args.worker_cls = options["worker_cls"]
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import socket
 from pathlib import Path
@@ -26,6 +27,23 @@ def check_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> None:
         raise CannotStartError(
             "this CPU has no AVX2, which vLLM's CPU build needs: use a machine from 2015 or later"
         )
+
+
+def check_plugins() -> None:
+    """Refuse to start where vLLM would not find Galton: it swallows a plugin's errors, and would
+    serve without it.
+    """
+    for group in ("vllm.general_plugins", "vllm.endpoint_plugins"):
+        entries = importlib.metadata.entry_points(group=group, name="galton")
+        if not entries:
+            raise CannotStartError(f"Galton is not among vLLM's plugins ({group}): run make setup")
+        for entry in entries:
+            try:
+                entry.load()
+            except (ImportError, AttributeError) as error:
+                raise CannotStartError(
+                    f"Galton's plugin {entry.value} cannot be loaded ({error}): run make setup"
+                ) from None
 
 
 def check_port(host: str | None, port: int) -> None:

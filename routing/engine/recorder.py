@@ -72,7 +72,7 @@ class Recorder:
         self._measures = any("stats" in part.request.include for part in self._parts)
         self._rows = np.zeros(len(tokens), self._dtype)
         self._rows["position"] = state.arrays.token_position[tokens]
-        self._rows["own"] = state.arrays.token_slot[tokens] < 0
+        self._rows["native"] = state.arrays.token_slot[tokens] < 0
         for part in self._parts:
             generated = self._rows["position"][part.rows] >= part.request.num_prompt_tokens
             self._rows["generated"][part.rows] = generated
@@ -83,7 +83,7 @@ class Recorder:
         router_logits: Callable[[], npt.NDArray[np.float32]],
         topk_weights: npt.NDArray[np.float32],
         topk_ids: npt.NDArray[np.int32],
-        own_ids: npt.NDArray[np.int32],
+        native_ids: npt.NDArray[np.int32],
     ) -> None:
         """What one layer chose, for all tokens of the step; shapes as the kernel has them."""
         tokens, rows = self.tokens, self._rows
@@ -92,7 +92,7 @@ class Recorder:
         rows["topk_ids"][:, layer_index] = ids
         rows["topk_weights"][:, layer_index] = np.where(ids < 0, 0, topk_weights[tokens])
         if self._measures:
-            entropy, margin, overlap = measure(router_logits()[tokens], ids, own_ids[tokens])
+            entropy, margin, overlap = measure(router_logits()[tokens], ids, native_ids[tokens])
             rows["entropy"][:, layer_index] = entropy
             rows["margin"][:, layer_index] = margin
             rows["overlap"][:, layer_index] = overlap

@@ -20,18 +20,18 @@ Rows = npt.NDArray[np.void]
 def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
     """One token: L layers, S = max_top_k slots.
 
-    generated: whether the request came without it. own: whether the model's own router
+    generated: whether the request came without it. native: whether the model's own router
     chose. topk_ids: best first, -1 in slots not used. The last three are `measure`'s, and 0
     where nobody asked for statistics.
     """
-    num_layers, num_slots = len(spec.layers), spec.max_top_k
+    num_layers, max_top_k = len(spec.layers), spec.max_top_k
     return np.dtype(
         [
             ("position", "<i4"),
             ("generated", "?"),
-            ("own", "?"),
-            ("topk_ids", "<i2", (num_layers, num_slots)),
-            ("topk_weights", "<f4", (num_layers, num_slots)),
+            ("native", "?"),
+            ("topk_ids", "<i2", (num_layers, max_top_k)),
+            ("topk_weights", "<f4", (num_layers, max_top_k)),
             ("entropy", "<f4", num_layers),
             ("margin", "<f4", num_layers),
             ("overlap", "<f4", num_layers),
@@ -42,15 +42,15 @@ def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
 def measure(
     router_logits: npt.NDArray[np.float32],
     topk_ids: npt.NDArray[np.int16],
-    own_ids: npt.NDArray[np.int32],
+    native_ids: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Three numbers of each of N tokens at one layer, from P = softmax of the clean logits.
 
-    router_logits: [N, E]. topk_ids: [N, S] the experts used, then -1. own_ids: [N, K] what
+    router_logits: [N, E]. topk_ids: [N, S] the experts used, then -1. native_ids: [N, K] what
     the model's own router chose.
     Returns entropy, of P in nats; margin, P of the least likely expert used minus P of the
     most likely one not used, negative where a policy passed a better one over; overlap, the
-    share of own_ids that were used. All [N].
+    share of native_ids that were used. All [N].
     """
     z = np.nan_to_num(router_logits.astype(np.float64), nan=-1e30, posinf=1e30, neginf=-1e30)
     z -= z.max(axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def measure(
     np.put_along_axis(used, topk_ids.astype(np.int64), True, axis=1)
     used = used[:, :-1]
     margin = np.where(used, p, np.inf).min(axis=1) - np.where(used, 0.0, p).max(axis=1)
-    overlap = np.take_along_axis(used, own_ids.astype(np.int64), axis=1).mean(axis=1)
+    overlap = np.take_along_axis(used, native_ids.astype(np.int64), axis=1).mean(axis=1)
     return entropy, margin, overlap
 
 
@@ -79,14 +79,14 @@ def trace_of(rows: Rows, spec: RouterSpec, *, weights: bool, first_position: int
     top_k = int((rows["topk_ids"] >= 0).sum(axis=2).max())
     ids = np.full((num_tokens, len(spec.layers), top_k), -1, np.int16)
     ids[at] = rows["topk_ids"][:, :, :top_k]
-    own = np.zeros(num_tokens, np.bool_)
-    own[at] = rows["own"]
+    native = np.zeros(num_tokens, np.bool_)
+    native[at] = rows["native"]
     topk_weights = None
     if weights:
         topk_weights = np.zeros(ids.shape, np.float32)
         topk_weights[at] = rows["topk_weights"][:, :, :top_k]
     layers, fingerprint = spec.layers, spec.fingerprint
-    return Trace(layers, spec.num_experts, ids, own, topk_weights, first_position, fingerprint)
+    return Trace(layers, spec.num_experts, ids, native, topk_weights, first_position, fingerprint)
 
 
 def statistics_of(rows: Rows, spec: RouterSpec) -> dict[str, Any]:

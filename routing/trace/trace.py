@@ -51,7 +51,7 @@ class Trace:
     topk_ids: [N, L, K] int16, best first; -1 in a slot that the token does not use, and in
         every slot of a token that was not computed, as where its keys and values came from
         the prefix cache.
-    own: [N] bool, whether the model's own router chose. Replayed, such a token keeps the
+    native: [N] bool, whether the model's own router chose. Replayed, such a token keeps the
         model's own weights bit for bit, as long as the model's router still agrees.
     topk_weights: [N, L, K] float32, 0 where the id is -1; None where not asked for.
     first_position: absolute position of the first token.
@@ -63,7 +63,7 @@ class Trace:
     layers: tuple[int, ...]
     num_experts: int
     topk_ids: npt.NDArray[np.int16]
-    own: npt.NDArray[np.bool_]
+    native: npt.NDArray[np.bool_]
     topk_weights: npt.NDArray[np.float32] | None = None
     first_position: int = 0
     fingerprint: str = UNKNOWN_MODEL
@@ -85,7 +85,7 @@ class Trace:
     def experts(self, position: int, layer_index: int) -> npt.NDArray[np.int64]:
         """The experts, best first, of the token at an absolute position; none if not held."""
         row = position - self.first_position
-        if not 0 <= row < len(self.own):
+        if not 0 <= row < len(self.native):
             return np.zeros(0, np.int64)
         ids = self.topk_ids[row, layer_index].astype(np.int64)
         return ids[ids >= 0]
@@ -109,7 +109,11 @@ class Trace:
             num_layers,
             top_k,
         )
-        parts = [np.array(self.layers, "<u2"), self.own.astype("u1"), self.topk_ids.astype("<i2")]
+        parts = [
+            np.array(self.layers, "<u2"),
+            self.native.astype("u1"),
+            self.topk_ids.astype("<i2"),
+        ]
         if self.topk_weights is not None:
             parts.append(self.topk_weights.astype("<f4"))
         return header + b"".join(part.tobytes() for part in parts)
@@ -122,7 +126,7 @@ class Trace:
         """What an echo says of it: first position, number of tokens, digest of `encode`."""
         return {
             "first_position": self.first_position,
-            "tokens": len(self.own),
+            "tokens": len(self.native),
             "sha256": self.sha256.hex(),
         }
 
@@ -154,7 +158,7 @@ class Trace:
             raise TraceError(f"its header tells of {expected} bytes, there are {len(raw)}")
         starts = np.cumsum((_HEADER.size, *sizes)).tolist()
         shape = (num_tokens, num_layers, top_k)
-        layers, own, ids, weights = (
+        layers, native, ids, weights = (
             np.frombuffer(memoryview(raw)[start:end], dtype)
             for start, end, dtype in zip(
                 starts[:-1], starts[1:], ("<u2", "u1", "<i2", "<f4"), strict=True
@@ -164,12 +168,12 @@ class Trace:
             tuple(layers.tolist()),
             num_experts,
             ids.reshape(shape).astype(np.int16, copy=False),
-            own.astype(np.bool_),
+            native.astype(np.bool_),
             weights.reshape(shape).astype(np.float32, copy=False) if flags else None,
             first,
             fingerprint.hex(),
         )
-        if own.max(initial=0) <= 1:  # else a truth value of another writing
+        if native.max(initial=0) <= 1:  # else a truth value of another writing
             trace.__dict__["_encoded"] = raw
         return trace
 
@@ -198,9 +202,9 @@ class Trace:
             raise TraceError(f"shape {list(routed_experts.shape)} is not {expected}")
         if routed_experts.size and not -1 <= routed_experts.min() <= routed_experts.max() < 2**15:
             raise TraceError("expert ids must be -1 or from 0 to 32767")
-        own = np.zeros(routed_experts.shape[0], np.bool_)
+        native = np.zeros(routed_experts.shape[0], np.bool_)
         ids = routed_experts.astype(np.int16)
-        return cls(tuple(layers), num_experts, ids, own, None, first_position, fingerprint)
+        return cls(tuple(layers), num_experts, ids, native, None, first_position, fingerprint)
 
 
 def join(parts: Iterable[Trace]) -> Trace:
@@ -219,16 +223,16 @@ def join(parts: Iterable[Trace]) -> Trace:
     top_k = max(part.topk_ids.shape[2] for part in parts)
     ids = np.full((end, len(first.layers), top_k), -1, np.int16)
     weights = None if first.topk_weights is None else np.zeros(ids.shape, np.float32)
-    own = np.zeros(end, np.bool_)
+    native = np.zeros(end, np.bool_)
     for part in parts:
         held = np.flatnonzero(part.computed)
         at, slots = held + part.first_position, part.topk_ids.shape[2]
         ids[at] = -1
-        ids[at, :, :slots], own[at] = part.topk_ids[held], part.own[held]
+        ids[at, :, :slots], native[at] = part.topk_ids[held], part.native[held]
         if weights is not None and part.topk_weights is not None:
             weights[at] = 0
             weights[at, :, :slots] = part.topk_weights[held]
-    return replace(first, topk_ids=ids, own=own, topk_weights=weights, first_position=0)
+    return replace(first, topk_ids=ids, native=native, topk_weights=weights, first_position=0)
 
 
 def parse_trace(raw: object, layers: Sequence[int], num_experts: int) -> Trace:

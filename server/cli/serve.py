@@ -58,6 +58,7 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
 
     from server.launch import parse_vllm_args, quiet_failure
 
+    preflight.check_plugins()
     vllm_args = parse_vllm_args(settings, vllm_argv)
     preflight.check_port(vllm_args.host, vllm_args.port)
     preflight.check_memory(vllm_args.model, vllm_args.kv_cache_memory_bytes)

@@ -69,7 +69,7 @@ def test_trace_and_metrics_count_the_same(server: Server, fresh_prompt: FreshPro
     # 40 tokens of the prompt and 10 generated, of which the last was never computed.
     assert trace.topk_ids.shape[:2] == (49, NUM_LAYERS)
     assert trace.computed.all()
-    assert not trace.own.any()
+    assert not trace.native.any()
     assert trace.fingerprint == fingerprint(str(DEMO))
     found = [
         np.bincount(trace.topk_ids[:, layer][trace.topk_ids[:, layer] >= 0], minlength=16)
@@ -100,10 +100,10 @@ def test_replay_is_followed_where_the_router_would_not(
     assert answer["choices"][0]["token_ids"] != own
     assert server.tokens(prompt, replay(trace)) == answer["choices"][0]["token_ids"]
     # Only the prompt's part: from there on the model's own router chooses.
-    half = replace(trace, topk_ids=trace.topk_ids[:40], own=trace.own[:40])
+    half = replace(trace, topk_ids=trace.topk_ids[:40], native=trace.native[:40])
     mixed, _ = traced(server, prompt, replay(half))
     assert mixed.topk_ids[:40].tolist() == half.topk_ids[..., : mixed.topk_ids.shape[2]].tolist()
-    assert mixed.own.tolist() == [False] * 40 + [True] * 31
+    assert mixed.native.tolist() == [False] * 40 + [True] * 31
 
 
 def test_teacher_forced_logprobs_are_those_of_the_generation(
@@ -136,7 +136,7 @@ def test_chunks_and_preemption_leave_no_hole(
     for answer, theirs in zip(answers, expected, strict=True):
         mine, _ = answer.result()
         assert mine.topk_ids.tolist() == theirs.topk_ids.tolist()
-        assert mine.own.tolist() == theirs.own.tolist()
+        assert mine.native.tolist() == theirs.native.tolist()
     assert small_server.metric("vllm:num_preemptions_total") > before
 
 

@@ -17,5 +17,5 @@ def random_trace(
     for row in ids.reshape(-1, spec.max_top_k):
         used = rng.integers(1, spec.max_top_k + 1)
         row[:used] = rng.permutation(spec.num_experts)[:used]
-    own = np.zeros(num_tokens, np.bool_)
-    return Trace(spec.layers, spec.num_experts, ids, own, None, first_position, spec.fingerprint)
+    native = np.zeros(num_tokens, np.bool_)
+    return Trace(spec.layers, spec.num_experts, ids, native, None, first_position, spec.fingerprint)

@@ -27,12 +27,14 @@ TRACE = random_trace(SPEC, 5)
 @pytest.mark.parametrize("weighed", [False, True])
 def test_bytes_give_the_trace_back(weighed: bool) -> None:
     weights = np.random.default_rng(1).random(TRACE.topk_ids.shape, np.float32)
-    own = np.array([True, False, True, True, False])
-    trace = replace(TRACE, own=own, topk_weights=weights if weighed else None, first_position=2**31)
+    native = np.array([True, False, True, True, False])
+    trace = replace(
+        TRACE, native=native, topk_weights=weights if weighed else None, first_position=2**31
+    )
     again = Trace.decode(trace.encode_base64())
     assert again == trace
     assert again.topk_ids.tolist() == trace.topk_ids.tolist()
-    assert again.own.tolist() == own.tolist()
+    assert again.native.tolist() == native.tolist()
     assert (again.topk_weights is not None) == weighed
     assert (again.layers, again.num_experts, again.fingerprint) == ((0, 3), 16, SPEC.fingerprint)
 
@@ -225,8 +227,8 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
 def test_replay_of_the_models_own_choice_keeps_its_bits_while_the_router_agrees() -> None:
     logits = np.random.default_rng(7).normal(0, 2, (5, 16)).astype(np.float32)
     stock_weights, stock = native_choice(logits, 4)
-    own = np.array([True, True, True, False, True])
-    trace = Trace((0, 3), 16, np.stack([stock, stock], 1).astype(np.int16), own)
+    native = np.array([True, True, True, False, True])
+    trace = Trace((0, 3), 16, np.stack([stock, stock], 1).astype(np.int16), native)
     routing = {"mode": "replay", "trace": trace.encode_base64()}
     logits[1, 5] += 40  # the router changed its mind
     weights, ids = run(step(SPEC, routing, 5), logits)

@@ -10,6 +10,7 @@ import os
 import socket
 import warnings
 from contextlib import redirect_stderr
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from unittest.mock import patch
 
@@ -83,6 +84,23 @@ def test_too_little_memory_says_how_much_is_needed() -> None:
     preflight.check_memory(str(DEMO), 2**30, available=8 * 2**30)
     with pytest.raises(CannotStartError, match=r"2\.0 GiB free, about 4\.0 GiB needed.*weights"):
         preflight.check_memory(str(DEMO), 2**30, available=2 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "not among vLLM's plugins"),
+        ("server.gone:Plugin", r"server\.gone:Plugin cannot be loaded"),
+    ],
+)
+def test_server_without_its_plugin_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, reason: str
+) -> None:
+    """vLLM would serve without Galton, and say so in its log only."""
+    entries = [] if value is None else [EntryPoint("galton", value, "vllm.general_plugins")]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: entries)
+    with pytest.raises(CannotStartError, match=reason):
+        preflight.check_plugins()
 
 
 def failed_start(*args: str) -> str:
