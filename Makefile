@@ -1,8 +1,8 @@
 # Two commands: `make serve` and `make test`. Both set everything up first, once.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
-# Tests wait for engines a good part of the time: one process more than this machine has cores.
-WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) + 1 : 8 )))
+# Processes of pytest; engines are bound to cores, so no more of them than there are.
+WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
 PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.

@@ -35,6 +35,7 @@ collect_ignore = ["clients"]  # they need an environment of their own: `make con
 SHARED_ENGINE = "the shared engines"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Lanes for pytest-xdist's `--dist loadgroup`: tests of one file stay together, and so do all
     that share an engine. The lanes with engines begin first, the longest in front.
