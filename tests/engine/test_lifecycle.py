@@ -39,7 +39,7 @@ NO_PRESETS = [
         (signal.SIGTERM, True, []),
         (signal.SIGHUP, False, NO_PRESETS),
     ],
-    ids=str,
+    ids=["interrupt", "termination", "hang-up without presets"],
 )
 def test_signal_ends_the_server_and_all_its_processes(
     tmp_path: Path, sig: signal.Signals, frozen: bool, flags: list[str]
