@@ -1,14 +1,13 @@
 # Two commands: `make serve` and `make test`. Both set everything up first, once.
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
-# Processes of pytest; engines are bound to cores, so no more of them than there are.
 WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
 PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check pytest lint docs lock reproducibility conformance conformance-lock battery presets quality \
+.PHONY: help setup serve test check lint docs lock reproducibility conformance conformance-lock battery presets quality \
 	clean
 
 help:
@@ -36,15 +35,13 @@ setup: .venv/.ready
 serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
-# Lint beside the tests, which take longer: pytest's closing line comes last.
-test: setup
-	@$(MAKE) --no-print-directory --jobs=2 lint pytest
-
-pytest: setup
-	.venv/bin/python -m pytest --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
+# Engines one after another: on two cores two of them starve each other, since each of vLLM's idle
+# processes spins for a while.
+test: check
+	.venv/bin/python -m pytest tests/engine $(ARGS)
 
 check: lint
-	.venv/bin/python -m pytest tests/unit --numprocesses=$(WORKERS) --dist=loadgroup $(ARGS)
+	.venv/bin/python -m pytest tests/unit --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
 
 lint: setup
 	.venv/bin/ruff format --check .

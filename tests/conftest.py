@@ -32,23 +32,6 @@ ban = {{ "*" = [0, 1] }}
 """
 
 collect_ignore = ["clients"]  # they need an environment of their own: `make conformance`
-SHARED_ENGINE = "the shared engines"
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Lanes for pytest-xdist's `--dist loadgroup`: tests of one file stay together, and so do all
-    that share an engine. The lanes with engines begin first, the longest in front.
-    """
-    lanes = {}
-    for item in items:
-        file = item.nodeid.partition("::")[0]
-        shares = {"server", "small_server"} & set(getattr(item, "fixturenames", ()))
-        lanes[item] = SHARED_ENGINE if shares else file
-        item.add_marker(pytest.mark.xdist_group(lanes[item]))
-    items.sort(key=lambda item: (lanes[item] != SHARED_ENGINE, "engine" not in item.path.parts))
-
-
 FreshPrompt = Callable[[int], list[int]]
 _names_of_fresh = set[str]()
 

@@ -137,16 +137,7 @@ def stock(*args: str) -> list[str]:
 
 def environment(**extra: str) -> dict[str, str]:
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **_core_of_worker(), **extra}
-
-
-def _core_of_worker() -> dict[str, str]:
-    """vLLM binds every engine's thread to the first core; those of other workers of pytest-xdist
-    than the first take another.
-    """
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    cores = sorted(os.sched_getaffinity(0))
-    return {"VLLM_CPU_OMP_THREADS_BIND": str(cores[number % len(cores)])} if number else {}
+    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **extra}
 
 
 @contextmanager
