@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
 	@echo "make test                         set up if needed, run every check and test"
-	@echo "make check                        lint, and the tests that need no engine: two minutes"
+	@echo "make check                        lint, and the tests that need no engine"
 	@echo "make setup                        only set up (.venv)"
 	@echo "make lint                         formatting, lint, types, import contracts, dependencies"
 	@echo "make docs                         write the tables that the code prints into the pages"
