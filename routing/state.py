@@ -151,7 +151,7 @@ class StepState:
         self._slot_first_position[slot] = policy.first_position(request.num_prompt_tokens)
         arrays.slot_mode[slot] = policy.mode
         arrays.slot_weights[slot] = policy.weights
-        arrays.slot_seed[slot] = policy.seed
+        arrays.slot_seed[slot] = policy.seed or 0
         _copy(policy.parameters, arrays.slot_parameters[slot])
         arrays.slot_steered[slot] = bool(policy.steering)
         if policy.steering:

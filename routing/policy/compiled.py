@@ -26,7 +26,7 @@ _BY_CODE = {mode.code: mode for mode in MODES.values()}
 class CompiledPolicy:
     """One request's policy.
 
-    mode: code of the mode. weights: place in WEIGHTS. seed: 0 where no noise is drawn.
+    mode: code of the mode. weights: place in WEIGHTS. seed: None where no noise is drawn.
     routes_prompt: whether the prompt's tokens follow it too.
     parameters: float64 [L, MAX_PARAMETERS], in the mode's order, the rest 0.
     steering: float32 [L, E], added to the logits of the choice; empty where nothing is.
@@ -36,7 +36,7 @@ class CompiledPolicy:
 
     mode: int
     weights: int
-    seed: int
+    seed: int | None
     routes_prompt: bool
     parameters: bytes
     steering: bytes
@@ -45,11 +45,11 @@ class CompiledPolicy:
 
     def with_seed(self, seed: int) -> CompiledPolicy:
         """The same under another seed; itself where no noise is drawn."""
-        return replace(self, seed=seed) if self.draws_noise() else self
+        return self if self.seed is None else replace(self, seed=seed)
 
     def for_choice(self, choice: int) -> CompiledPolicy:
         """The policy of one of a request's choices, numbered from 0."""
-        return self.with_seed(derive_seed(self.seed, choice))
+        return self if self.seed is None else self.with_seed(derive_seed(self.seed, choice))
 
     def first_position(self, num_prompt_tokens: int) -> int:
         """Absolute position of the first token that follows the policy."""
@@ -63,14 +63,6 @@ class CompiledPolicy:
         """
         first = self.first_position(num_prompt_tokens)
         return f"{self.digest.hex()}.{self.seed}.{first}"
-
-    def draws_noise(self) -> bool:
-        """True if any layer's selection depends on the seed."""
-        mode = self.mode_row
-        if not mode.draws_noise or mode.noise_scale is None:
-            return mode.draws_noise
-        column = _floats(self.parameters)[mode.index(mode.noise_scale) :: MAX_PARAMETERS]
-        return any(column)
 
     @property
     def mode_row(self) -> Mode:
@@ -98,9 +90,9 @@ def compile_policy(policy: Policy, spec: RouterSpec) -> CompiledPolicy:
         trace, replayed = policy.trace.without_weights().encode(), policy.trace.sha256
     codes = struct.pack("<BB", mode.code, weights := WEIGHTS.index(policy.weights))
     digest = hashlib.sha256(b"".join((codes, parameters, replayed, steering))).digest()
-    seed = policy.seed if policy.draws_noise() else None
+    seed = (policy.seed or 0) if policy.draws_noise() else None
     whole = policy.scope == "all"
-    return CompiledPolicy(mode.code, weights, seed or 0, whole, parameters, steering, trace, digest)
+    return CompiledPolicy(mode.code, weights, seed, whole, parameters, steering, trace, digest)
 
 
 def _parameters(policy: Policy, layer_index: int) -> bytes:

@@ -92,7 +92,7 @@ def route_token(
         policy.parameters_of(layer_index),
         rule=rule,
         native_top_k=spec.top_k,
-        seed=policy.seed,
+        seed=policy.seed or 0,
         layer=spec.layers[layer_index],
         position=position,
         steering=None if steering is None else steering[layer_index].astype(np.float64),
