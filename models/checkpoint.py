@@ -51,7 +51,7 @@ class Checkpoint:
     num_parameters: all of them, without multi-token-prediction heads; None if unknown.
     num_expert_parameters: those of the routed experts among them.
     weights_bytes: of the files where they are here, else parameters times their size;
-        None where a quantisation makes that unknown.
+        None where a quantization makes that unknown.
     cache_bytes_per_token: keys and values of one token in all layers, in a 16-bit type;
         None where the attention compresses them in a way that is not known here.
     """
@@ -237,7 +237,7 @@ def _notes(
     if num_parameters is None:
         yield "Parameters unknown: transformers has no code for it, and its weights are not here."
     elif weights_bytes is None:
-        yield f"Size of the weights unknown: they are quantised ({method}) and not here."
+        yield f"Size of the weights unknown: they are quantized ({method}) and not here."
     kinds = getattr(config, "layer_types", None) or ()
     local = sum(kind in ("sliding_attention", "chunked_attention") for kind in kinds)
     if local:

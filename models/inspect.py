@@ -160,7 +160,7 @@ def rows_of(facts: Facts) -> list[tuple[str, str]]:
 
 
 def span(layers: list[int]) -> str:
-    """Ascending numbers, neighbours joined: "0, 3-7, 9"."""
+    """Ascending numbers, neighbors joined: "0, 3-7, 9"."""
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][1] + 1:

@@ -3,7 +3,7 @@
 The one place that knows Hugging Face's spellings: every family's configuration becomes one
 `MoESpec`. Each entry says what vLLM 0.32's code for that architecture passes to its MoE
 layer, which is not always what the configuration says: OLMoE's weights are never
-renormalised there, whatever `norm_topk_prob` is. Weights, files and HTTP are not known here.
+renormalized there, whatever `norm_topk_prob` is. Weights, files and HTTP are not known here.
 """
 
 from __future__ import annotations

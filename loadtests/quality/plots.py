@@ -36,10 +36,10 @@ def _accuracy(found: dict[str, Measured], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, (by_k, by_t) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    for colour, group in enumerate(GROUPS):
+    for color_index, group in enumerate(GROUPS):
         for checkpoint, style in ((DEMO, "-"), (CONTROL, "--")):
             label = group if checkpoint == DEMO else f"{group}, control"
-            look: dict[str, Any] = {"color": f"C{colour}", "linestyle": style, "label": label}
+            look: dict[str, Any] = {"color": f"C{color_index}", "linestyle": style, "label": label}
             ks = [(k, OWN if k == TOP_K else f"{OWN} {k}") for k in range(1, EXPERTS + 1)]
             _line(by_k, found, checkpoint, group, ks, look)
             ts = [(0.0, OWN), *((t, f"sample {t:g}, all") for t in (0.3, 0.5, 0.7, 1.0, 1.5))]

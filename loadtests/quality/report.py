@@ -78,7 +78,7 @@ def full(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[st
         _passes(measured),
         "## Experts\n",
         "*Information*: of kind and expert, bits; 0 is none, in brackets after shuffling. *Told*: "
-        "questions whose kind is told by the nearest mean load of other questions.\n",
+        "questions whose kind is recognized by the nearest mean load of other questions.\n",
         _usage(usages),
         "## By task\n",
         *(f"**{level}**\n\n{_by_task(measured, level)}" for level in (*DIFFICULTIES, "all")),
@@ -145,11 +145,11 @@ def _usage(usages: dict[str, Usage]) -> str:
         [
             name,
             *(f"{b:.3f} ({c:.3f})" for b, c in zip(u.bits, u.chance_bits, strict=True)),
-            f"{100 * u.told / u.told_total:.0f} % of {u.told_total}, {len(u.kinds)} kinds",
+            f"{100 * u.recognized / u.classified:.0f} % of {u.classified}, {len(u.kinds)} kinds",
         ]
         for name, u in usages.items()
     ]
-    return _table(["", *(f"layer {i}" for i in range(layers)), "told"], rows)
+    return _table(["", *(f"layer {i}" for i in range(layers)), "recognized"], rows)
 
 
 def _by_task(measured: Sequence[Measured], level: str) -> str:

@@ -22,7 +22,7 @@ class Usage:
     kinds: K names: tasks, essays by their style. share: [K, L, E] share of a kind's assignments
     in a layer that an expert gets. bits: [L] mutual information of kind and expert, kinds equally
     weighed, and chance_bits: [L] the same after shuffling the kinds of the questions, mean of 100.
-    told, told_total: questions whose kind is told right from their load alone, by the nearest of
+    recognized, classified: questions whose kind is found from their load alone, by the nearest of
     the kinds' means, and all that were tried; each mean is of other questions.
     """
 
@@ -30,14 +30,15 @@ class Usage:
     share: Array
     bits: Array
     chance_bits: Array
-    told: int
-    told_total: int
+    recognized: int
+    classified: int
 
     def as_json(self) -> dict[str, Any]:
         """For results.json."""
         arrays = {"share": self.share, "bits": self.bits, "chance_bits": self.chance_bits}
         rounded = {name: np.round(values, 5).tolist() for name, values in arrays.items()}
-        return {"kinds": self.kinds, **rounded, "told": self.told, "told_total": self.told_total}
+        counts = {"recognized": self.recognized, "classified": self.classified}
+        return {"kinds": self.kinds, **rounded, **counts}
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> Usage:
@@ -60,8 +61,8 @@ def usage(examples: Sequence[Example], loads: NDArray[np.int64]) -> Usage:
     rng = np.random.default_rng(0)
     shuffled = [information(_means(each, rng.permutation(labels))) for _ in range(SHUFFLES)]
     share = _means(each, labels)
-    told = _told(each, labels)
-    return Usage(kinds, share, information(share), np.mean(shuffled, axis=0), told, len(labels))
+    chance = np.mean(shuffled, axis=0)
+    return Usage(kinds, share, information(share), chance, _recognized(each, labels), len(labels))
 
 
 def information(share: Array) -> Array:
@@ -75,7 +76,7 @@ def _means(each: Array, labels: NDArray[np.int64]) -> Array:
     return np.stack([each[labels == kind].mean(axis=0) for kind in range(labels.max() + 1)])
 
 
-def _told(each: Array, labels: NDArray[np.int64]) -> int:
+def _recognized(each: Array, labels: NDArray[np.int64]) -> int:
     """Questions nearest to the mean of their kind, where the mean leaves them out."""
     flat = each.reshape(len(each), -1)
     sums = np.stack([flat[labels == kind].sum(axis=0) for kind in range(labels.max() + 1)])

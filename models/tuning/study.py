@@ -72,10 +72,10 @@ class Studies:
                 for key in {**made_with, **self.settings}
                 if made_with.get(key) != self.settings.get(key)
             }
-            told = "; ".join(
+            changes = "; ".join(
                 f"{key} was {old!r}, is {new!r}" for key, (old, new) in changed.items()
             )
-            raise StudyError(f"{self.path} was made otherwise ({told}): name another --study")
+            raise StudyError(f"{self.path} was made otherwise ({changes}): name another --study")
         for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(left.number, state=TrialState.FAIL)  # interrupted
         return Study(study, higher_is_better=self.higher_is_better)

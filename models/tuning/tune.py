@@ -18,7 +18,7 @@ from routing.spec import RouterSpec
 
 OWN: Final = {"mode": "top_k"}
 OWN_STUDY: Final = "own"
-Told = Callable[[str, int, float, float], None]
+Progress = Callable[[str, int, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Searches:
 class Run:
     """One run of `galton tune`, its engine started.
 
-    told: called after each trial with the search, trials done, the model's own value and the
+    progress: called after each trial with the search, trials done, the model's own value and the
     best one so far, both on the validation data.
     """
 
@@ -44,7 +44,7 @@ class Run:
     test: Objective | None
     budget: Budget
     seed: int
-    told: Told
+    progress: Progress
 
     def found(self) -> list[Found]:
         """Search, then test what was found, by earlier runs too. Once the budget is stopped, no
@@ -58,7 +58,7 @@ class Run:
                     continue
                 for done, study in trials:
                     opened[name] = study
-                    self.told(name, done, own, study.best.value)
+                    self.progress(name, done, own, study.best.value)
         except KeyboardInterrupt:
             if not opened:
                 raise

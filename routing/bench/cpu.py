@@ -3,7 +3,7 @@
 One layer's router call. `stock` is vLLM's own CPU code, softmax and top-k of bfloat16
 logits; ours is the compiled kernel on the same. Alternating short blocks, of which the
 fastest of each are given, and ours / stock: the least disturbed ones on a machine with other
-work. Spread: the middle half of the ratios of neighbouring blocks.
+work. Spread: the middle half of the ratios of neighboring blocks.
 """
 
 from __future__ import annotations

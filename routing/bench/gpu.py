@@ -1,7 +1,7 @@
 """The GPU kernel's cost beside torch's softmax and top-k: `python -m routing.bench.gpu`.
 
 One layer's router call on a GPU, with nothing of vLLM. `torch` is softmax, top-k and
-renormalisation of float32 logits; ours is the Triton kernel with every token following a
+renormalization of float32 logits; ours is the Triton kernel with every token following a
 policy. Both are captured in CUDA graphs, as a server replays them, so that launches from
 Python do not count. Alternating; the median of `--repeats` pairs, and the smallest and
 largest of their ratios ours / torch.

@@ -49,11 +49,11 @@ def draw(path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    for colour, (name, spread) in enumerate(SPREADS.items()):
+    for color_index, (name, spread) in enumerate(SPREADS.items()):
         for mode, style in (("sample", "-"), ("head_sample", "--")):
             assert mode in MODES
             line: list[Any] = [kept(mode, spread, t) for t in TEMPERATURES]
-            axes.plot(TEMPERATURES, line, style, color=f"C{colour}", label=f"{mode}, {name}")
+            axes.plot(TEMPERATURES, line, style, color=f"C{color_index}", label=f"{mode}, {name}")
     axes.axhline(TOP_K / NUM_EXPERTS, color="grey", linewidth=0.8)
     axes.annotate("uniform", (2.0, TOP_K / NUM_EXPERTS), (1.78, 0.06), color="grey")
     axes.set(xlabel="temperature", ylabel="share of the clean top-8 kept", ylim=(0, 1.02))

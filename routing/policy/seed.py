@@ -12,7 +12,7 @@ def derive_seed(seed: int, choice: int) -> int:
 
     Choice 0 keeps the request's seed, so that a request with n = 1 equals the first
     choice of the same request with n > 1. The others take the splitmix64 finalizer
-    (Steele et al., OOPSLA 2014) of seed + choice * golden ratio: neighbouring seeds'
+    (Steele et al., OOPSLA 2014) of seed + choice * golden ratio: neighboring seeds'
     children do not meet.
     """
     if choice == 0:

@@ -30,7 +30,7 @@ class RouterRule:
         ln(1 + e^z) (DeepSeek-V4); `sparsemixer` (Phi-MoE, arXiv 2404.14219).
     renormalize: divide the weights of the chosen experts by their sum.
     scaling_factor: then multiply them by this.
-    num_groups, topk_groups: experts come in equal groups of neighbours, of which a token
+    num_groups, topk_groups: experts come in equal groups of neighbors, of which a token
         may use the `topk_groups` best; 1 and 1 where there are no groups.
     correction_bias: [E] added to scores for the choice, never to a weight
         (DeepSeek-V3, arXiv 2412.19437); None where there is none.

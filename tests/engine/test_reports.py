@@ -127,10 +127,10 @@ def test_chunks_and_preemption_leave_no_hole(
     server: Server, small_server: Server, fresh_prompt: FreshPrompt
 ) -> None:
     requests = [(fresh_prompt(150), POLICIES[i % len(POLICIES)]) for i in range(12)]
-    expected = [traced(server, *request, max_tokens=100, **LOGPROBS)[0] for request in requests]
+    expected = [traced(server, *request, max_tokens=50, **LOGPROBS)[0] for request in requests]
 
     before = small_server.metric("vllm:num_preemptions_total")
-    asks = [partial(traced, small_server, *request, max_tokens=100) for request in requests]
+    asks = [partial(traced, small_server, *request, max_tokens=50) for request in requests]
     with small_server.crowd(asks) as answers:
         pass
     for answer, theirs in zip(answers, expected, strict=True):
@@ -210,9 +210,9 @@ def test_stream_brings_the_trace_chunk_by_chunk(
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert events[-1] == "[DONE]"
     chunks = [json.loads(event) for event in events[:-1]]
-    told = [chunk.get("routing", {}) for chunk in chunks]
+    routings = [chunk.get("routing", {}) for chunk in chunks]
     whole = server.post("/v1/completions", body).json()["routing"]
-    parts = [entry for routing in told for entry in routing.get("trace", ())]
+    parts = [entry for routing in routings for entry in routing.get("trace", ())]
     for entry in whole["trace"]:
         joined = join(Trace.decode(p["data"]) for p in parts if p["index"] == entry["index"])
         found = Trace.decode(entry["data"])
@@ -221,7 +221,7 @@ def test_stream_brings_the_trace_chunk_by_chunk(
         assert joined.topk_ids[both].tolist() == found.topk_ids[both].tolist()
     # Chunk by chunk: whoever has read a token has the experts of every token before it.
     read, known = Counter[int](), Counter[int]()
-    for chunk, routing in zip(chunks, told, strict=True):
+    for chunk, routing in zip(chunks, routings, strict=True):
         for part in routing.get("trace", ()):
             trace = Trace.decode(part["data"])
             known[part["index"]] = trace.first_position + len(trace.topk_ids)
@@ -229,35 +229,35 @@ def test_stream_brings_the_trace_chunk_by_chunk(
             read[choice["index"]] += len(choice["token_ids"] or ())
             assert known[choice["index"]] >= len(prompt) + read[choice["index"]] - 1
     assert read == {0: 12, 1: 12}
-    assert [i for i, routing in enumerate(told) if "policy" in routing] == [len(told) - 1]
-    assert told[-1]["stats"][1]["generated"] == whole["stats"][1]["generated"]
+    assert [i for i, routing in enumerate(routings) if "policy" in routing] == [len(routings) - 1]
+    assert routings[-1]["stats"][1]["generated"] == whole["stats"][1]["generated"]
 
 
 def test_every_endpoint_reports(server: Server) -> None:
     routing = {"include": ["trace", "stats"]}
     message: Any = [{"role": "user", "content": "What is 8 plus 6?"}]
     client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused")
-    told: list[Any] = []
+    reported: list[Any] = []
     options: Any = {"model": MODEL, "extra_body": {"routing": routing}}
     chat = client.chat.completions.create(messages=message, max_tokens=4, **options)
     response = client.responses.create(input="What is 8 plus 6?", max_output_tokens=4, **options)
     for answer in (chat, response):
         assert answer.model_extra is not None
-        told.append(answer.model_extra["routing"])
+        reported.append(answer.model_extra["routing"])
     events = client.responses.create(
         input="What is 8 plus 6?", max_output_tokens=4, stream=True, **options
     )
     *_, last = events
-    told.append(last.response.routing)
+    reported.append(last.response.routing)
     claude = anthropic.Anthropic(base_url=server.url, api_key="unused")
     said: Any = claude.messages.create(messages=message, max_tokens=4, **options)
-    told.append(said.routing)
+    reported.append(said.routing)
     batch = {"messages": [message, message], "max_tokens": 4, "routing": routing}
-    told.append(server.post("/v1/chat/completions/batch", batch).json()["routing"])
-    for entry in told:
+    reported.append(server.post("/v1/chat/completions/batch", batch).json()["routing"])
+    for entry in reported:
         assert Trace.decode(entry["trace"][-1]["data"]).computed[-3:].all()
         assert entry["stats"][-1]["generated"]["tokens"] == 3
-    assert [entry["index"] for entry in told[-1]["trace"]] == [0, 1]
+    assert [entry["index"] for entry in reported[-1]["trace"]] == [0, 1]
 
 
 def test_traces_that_cannot_be_replayed_never_reach_the_engine(

@@ -51,7 +51,7 @@ _LATENT_ATTENTION: Final[dict[str, Any]] = {
 
 # What a family's configuration says beyond `_SIZES`, by transformers' model type.
 FAMILIES: Final[dict[str, dict[str, Any]]] = {
-    # softmax over all experts, not renormalised
+    # softmax over all experts, not renormalized
     "olmoe": _TOP_2_OF_8,
     "flex_olmo": _TOP_2_OF_8,
     "qwen2_moe": {
@@ -59,7 +59,7 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {
         "moe_intermediate_size": 32,
         "shared_expert_intermediate_size": 32,
     },
-    # renormalised
+    # renormalized
     "mixtral": _LOCAL_TOP_2_OF_8,
     "granitemoe": _LOCAL_TOP_2_OF_8,
     "gpt_oss": _LOCAL_TOP_2_OF_8,
@@ -69,7 +69,7 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {
         "num_experts_per_tok": 4,
         "norm_topk_prob": True,
     },
-    # renormalised; vLLM's CPU router leaves its correction bias out
+    # renormalized; vLLM's CPU router leaves its correction bias out
     "ernie4_5_moe": {
         "num_hidden_layers": 3,
         "moe_intermediate_size": 32,

@@ -129,8 +129,8 @@ def _galton(path: Path) -> dict[str, Any]:
         policy = {**policy, "scope": "all"}
         llm.collective_rpc("galton_listen")
         (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)
-        told = parse_policy(policy, spec).as_dict()
-        (problems[name],) = llm.collective_rpc("galton_check", args=(told,))
+        sent = parse_policy(policy, spec).as_dict()
+        (problems[name],) = llm.collective_rpc("galton_check", args=(sent,))
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 

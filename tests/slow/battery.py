@@ -19,7 +19,7 @@ from numba import carray, cfunc, from_dtype, njit, types
 from routing.cpu.noise import words_into
 
 AXES = ("seed", "position", "layer", "expert")
-# What neighbouring words differ in: axes and lengths of one tile of words, fastest first; the
+# What neighboring words differ in: axes and lengths of one tile of words, fastest first; the
 # next tile goes on along the last axis. `experts` is the order of a forward pass.
 STREAMS = {
     "experts": {"expert": 64, "layer": 32, "position": 512, "seed": 1},

@@ -67,18 +67,18 @@ def planted(examples: list[Example], strength: float) -> np.ndarray:
     return np.stack([RNG.multinomial(40, row, size=LAYERS) for row in chosen])
 
 
-@pytest.mark.parametrize(("strength", "told"), [(0.5, 1.0), (0.0, 0.5)])
+@pytest.mark.parametrize(("strength", "recognized"), [(0.5, 1.0), (0.0, 0.5)])
 def test_kinds_are_told_where_routing_follows_them_and_only_there(
-    strength: float, told: float
+    strength: float, recognized: float
 ) -> None:
     drawn = held_out("calendar", 60) + held_out("ordering", 60)
     found = usage(drawn, planted(drawn, strength))
     assert found.kinds == ["calendar", "ordering"]
-    assert found.told / found.told_total == pytest.approx(told, abs=0.12)
+    assert found.recognized / found.classified == pytest.approx(recognized, abs=0.12)
     excess = (found.bits - found.chance_bits).mean()
     assert excess > 0.1 if strength else abs(excess) < 0.01
     again = Usage.from_json(found.as_json())
-    assert (again.kinds, again.told) == (found.kinds, found.told)
+    assert (again.kinds, again.recognized) == (found.kinds, found.recognized)
     np.testing.assert_allclose(again.share, found.share, atol=1e-5)
 
 

@@ -71,7 +71,7 @@ def spec(
 
 # architecture, model_type, fields of config.json beside SIZES, what the spec must say
 CASES: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
-    # vLLM never renormalises OLMoE, whatever the configuration says.
+    # vLLM never renormalizes OLMoE, whatever the configuration says.
     ("OlmoeForCausalLM", "olmoe", {**E8K2, "norm_topk_prob": True}, spec(renormalize=False)),
     ("FlexOlmoForCausalLM", "flex_olmo", E8K2, spec(renormalize=False)),
     ("FlexOlmoForCausalLM", "flex_olmo", {**E8K2, "norm_topk_prob": True}, spec()),
@@ -416,13 +416,13 @@ def test_files_that_are_here_are_measured(tmp_path: Path) -> None:
     assert found.weights_bytes == 4 * 96 * 32 + 2 * 24 * 16 * 32
 
 
-def test_quantised_weights_that_are_not_here_have_no_size(tmp_path: Path) -> None:
-    quantised = {**LOCAL8K2, "quantization_config": {"quant_method": "mxfp4"}}
-    found = read_checkpoint(write(tmp_path, "GptOssForCausalLM", "gpt_oss", quantised))
+def test_quantized_weights_that_are_not_here_have_no_size(tmp_path: Path) -> None:
+    quantized = {**LOCAL8K2, "quantization_config": {"quant_method": "mxfp4"}}
+    found = read_checkpoint(write(tmp_path, "GptOssForCausalLM", "gpt_oss", quantized))
     assert found.quantization == "mxfp4"
     assert found.num_parameters is not None
     assert found.weights_bytes is None
-    assert any("quantised (mxfp4)" in note for note in found.notes)
+    assert any("quantized (mxfp4)" in note for note in found.notes)
 
 
 def test_text_model_inside_a_vision_model(tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_unknown_flags_are_refused() -> None:
     assert stopped.value.code == 2
 
 
-def test_span_joins_neighbours() -> None:
+def test_span_joins_neighbors() -> None:
     assert span([0, 3, 4, 5, 9]) == "0, 3-5, 9"
     assert span([7]) == "7"
 

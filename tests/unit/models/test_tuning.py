@@ -358,7 +358,7 @@ TRIALS = 14  # Optuna's TPE draws at random until it has 10
 EXAMPLES = [Example(f"question {i}", False, ("right",), i) for i in range(40)]
 
 
-def a_run(path: Path, engine: PlantedEngine, trials: int, told: Any = None) -> Run:
+def a_run(path: Path, engine: PlantedEngine, trials: int, progress: Any = None) -> Run:
     settings = {"metric": "exact_match"}
     return Run(
         SPEC,
@@ -368,7 +368,7 @@ def a_run(path: Path, engine: PlantedEngine, trials: int, told: Any = None) -> R
         Objective(engine, EXAMPLES, EXACT, Asking(), "test"),
         Budget(trials),
         seed=3,
-        told=told or (lambda *_: None),
+        progress=progress or (lambda *_: None),
     )
 
 
@@ -428,10 +428,10 @@ def test_the_baseline_draws_other_policies(undisturbed: tuple[Path, list[Found]]
 
 
 def test_stopping_keeps_what_is_done_and_begins_no_further_search(tmp_path: Path) -> None:
-    def told(_search: str, done: int, _own: float, _best: float) -> None:
+    def stop_at_four(_search: str, done: int, _own: float, _best: float) -> None:
         run.budget.stopped = done == 4
 
-    run = a_run(tmp_path / "study.db", PlantedEngine(), 25, told)
+    run = a_run(tmp_path / "study.db", PlantedEngine(), 25, stop_at_four)
     (found,) = run.found()
     assert (found.search, found.trials) == ("temperature", 4)
 

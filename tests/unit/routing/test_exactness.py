@@ -244,8 +244,8 @@ def test_head_sample_draws_the_rest_from_the_pool() -> None:
 
 
 @pytest.mark.parametrize("axis", ["seed", "layer", "position"])
-def test_neighbours_choose_independently(axis: str) -> None:
-    """Correlation of two neighbours' first choice being expert 0 of 4: N = 500,000 pairs."""
+def test_neighbors_choose_independently(axis: str) -> None:
+    """Correlation of two neighbors' first choice being expert 0 of 4: N = 500,000 pairs."""
     logits, num_tokens = np.zeros(4, np.float32), 500_000
     here = draws(logits, sample(1), num_tokens)[:, 0] == 0
     if axis == "position":

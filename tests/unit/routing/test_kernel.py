@@ -138,12 +138,12 @@ def test_nothing_is_counted_or_steered_outside_a_step() -> None:
 def test_noise_does_not_depend_on_chunks(chunks: list[int]) -> None:
     spec = spec_of(16, 4)
     request = request_of({"mode": "sample", "seed": 5, "scope": "all"}, 12, spec)
-    neighbour = request_of({"mode": "sample", "seed": 6, "scope": "all"}, 12, spec)
+    neighbor = request_of({"mode": "sample", "seed": 6, "scope": "all"}, 12, spec)
     backend = backend_of(spec, 64, 2, RouterRule())
     logits = np.random.default_rng(5).normal(0, 1, (12, 16)).astype(np.float32)
     done, chosen = 0, []
     for count in chunks:
-        backend.begin_step([neighbour, request], np.array([2, count]), np.array([4, done]))
+        backend.begin_step([neighbor, request], np.array([2, count]), np.array([4, done]))
         rows = np.concatenate([logits[:2], logits[done : done + count]])
         chosen += run(backend, rows)[1][2:].tolist()
         done += count
