@@ -7,7 +7,7 @@ PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check lint docs lock reproducibility conformance conformance-lock battery presets quality \
+.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock battery presets quality \
 	clean
 
 help:
@@ -36,12 +36,18 @@ serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
 # Engines one after another: on two cores two of them starve each other, since each of vLLM's idle
-# processes spins for a while.
-test: check
-	.venv/bin/python -m pytest tests/engine $(ARGS)
+# processes spins for a while. Tests without an engine take what they leave.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going engine unit
 
-check: lint
-	.venv/bin/python -m pytest tests/unit --numprocesses=$(WORKERS) --dist=loadfile $(ARGS)
+check: lint unit
+
+unit: setup
+	nice .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
+		--no-loadscope-reorder $(ARGS)
+
+engine: setup
+	.venv/bin/python -m pytest tests/engine $(ARGS)
 
 lint: setup
 	.venv/bin/ruff format --check .

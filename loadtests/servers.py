@@ -12,10 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
@@ -28,13 +29,23 @@ class ServerError(Exception):
     """A server that did not start, or did not end."""
 
 
+class Process(Protocol):
+    """What is asked of a `subprocess.Popen`, which is one."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, sig: int) -> None: ...
+
+
 @dataclass
 class Server:
     """A running server. log: what it wrote to stdout and stderr."""
 
     url: str
     log: Path
-    process: subprocess.Popen[bytes]
+    process: Process
 
 
 def galton(*args: str) -> list[str]:
@@ -52,16 +63,20 @@ def free_port() -> int:
 
 @contextmanager
 def running(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    popen: Callable[..., Process] = subprocess.Popen,
 ) -> Iterator[Server]:
     """Start a server, wait until it is healthy, stop it at the end.
 
-    environment: all its variables; None: this process's. Raises ServerError.
+    environment: all its variables; None: this process's. popen: what starts it.
+    Raises ServerError.
     """
     port = free_port()
     with log.open("wb") as output:
         # A session of its own: Ctrl-C here ends it below, in order.
-        process = subprocess.Popen(
+        process = popen(
             [*command, "--host=127.0.0.1", f"--port={port}"],
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -79,13 +94,14 @@ def running(
 def wait_until_healthy(server: Server, seconds: float = START_SECONDS) -> None:
     """Wait for its first 200 to GET /health. Raises ServerError with the end of its log."""
     deadline = time.monotonic() + seconds
-    while server.process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{server.url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
+    with httpx.Client(timeout=5) as client:
+        while server.process.poll() is None and time.monotonic() < deadline:
+            try:
+                if client.get(f"{server.url}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
     tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
     raise ServerError(f"the server did not start, see {server.log}:\n{tail}")
 

@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         TRACK_LOAD,
         *TOOL_FLAGS,
     )
-    with running(command, log, **TOOL_ENVIRONMENT) as started:
+    with running(command, log, TOOL_ENVIRONMENT) as started:
         yield started
 
 

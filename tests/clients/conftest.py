@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -32,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     presets = log.with_name("presets.toml")
     presets.write_text(PRESETS)
     command = [GALTON, "serve", f"--presets={presets}", *TOOL_FLAGS]
-    with running(command, log, **TOOL_ENVIRONMENT) as started:
+    with running(command, log, TOOL_ENVIRONMENT, subprocess.Popen) as started:
         yield started
 
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import FreshPrompt
-from tests.shared.servers import MODEL, Server, eventually
+from tests.shared.servers import HTTP, MODEL, Server, eventually
 
 SEVEN = {"mode": "sample", "temperature": 0.7, "seed": 7}
 ECHO = {"policy": {**SEVEN, "top_k": 4, "scope": "decode"}, "preset": "seven"}
@@ -158,7 +158,7 @@ def test_official_client_lists_presets_as_models(server: Server) -> None:
 
 def test_modes_and_presets_are_listed(server: Server) -> None:
     def listed(path: str) -> dict[str, dict[str, Any]]:
-        page = httpx.get(f"{server.url}/v1/routing/{path}", timeout=300).json()
+        page = HTTP.get(f"{server.url}/v1/routing/{path}").json()
         return {item["id"]: item for item in page["data"]}
 
     schema = listed("policies")["top_k"]["json_schema"]
@@ -180,7 +180,7 @@ def test_hangup_reloads_the_file_and_a_bad_one_changes_nothing(server: Server) -
         server.process.send_signal(signal.SIGHUP)
 
     def listed() -> set[str]:
-        page = httpx.get(f"{server.url}/v1/routing/presets", timeout=300).json()
+        page = HTTP.get(f"{server.url}/v1/routing/presets").json()
         return {preset["id"] for preset in page["data"]}
 
     body = {"model": ALIAS, "prompt": PROMPT, "max_tokens": 40, "ignore_eos": True}
@@ -211,7 +211,7 @@ def test_server_without_keys_is_not_reloaded_over_http(server: Server) -> None:
 
 def counts(server: Server) -> Counter[str]:
     """`galton_requests_total` of the preset `seven`, by outcome."""
-    page = httpx.get(f"{server.url}/metrics", timeout=300).text
+    page = HTTP.get(f"{server.url}/metrics").text
     return Counter(
         {
             sample.labels["outcome"]: int(sample.value)
@@ -238,7 +238,7 @@ def test_every_request_is_counted_once_by_its_end(server: Server) -> None:
 
 def send(server: Server, body: dict[str, Any]) -> http.client.HTTPConnection:
     """A request on a connection of its own, which the client may close before it is answered."""
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
     headers = {"Content-Type": "application/json"}
     connection.request("POST", COMPLETIONS, json.dumps({**body, "model": ALIAS}), headers)
     return connection

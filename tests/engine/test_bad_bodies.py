@@ -6,12 +6,11 @@ import json
 import tomllib
 from functools import partial
 
-import httpx
 import pytest
 
 from models.demo import PRESETS
 from tests.shared.bad_bodies import BAD_BODIES
-from tests.shared.servers import MODEL, Server
+from tests.shared.servers import HTTP, MODEL, Server
 
 
 @pytest.mark.parametrize(("path", "body"), BAD_BODIES)
@@ -19,7 +18,7 @@ def test_a_bad_body_is_a_client_error_in_openais_shape(
     server: Server, path: str, body: bytes
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    response = httpx.post(server.url + path, content=body, headers=headers, timeout=300)
+    response = HTTP.post(server.url + path, content=body, headers=headers)
     error = response.json()["error"]
     assert 400 <= response.status_code < 500, response.text
     assert error["code"] == response.status_code
@@ -29,9 +28,7 @@ def test_a_bad_body_is_a_client_error_in_openais_shape(
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_another_content_type_is_a_client_error(server: Server, content_type: str) -> None:
     headers = {"Content-Type": content_type}
-    response = httpx.post(
-        server.url + "/v1/completions", content=b"{}", headers=headers, timeout=300
-    )
+    response = HTTP.post(server.url + "/v1/completions", content=b"{}", headers=headers)
     assert response.status_code == 400
     assert "application/json" in response.json()["error"]["message"]
 
@@ -64,7 +61,7 @@ def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
 
     def send_bad_bodies() -> None:
         for path, body in BAD_BODIES:
-            httpx.post(server.url + path, content=body, headers=headers, timeout=300)
+            HTTP.post(server.url + path, content=body, headers=headers)
 
     # While the good ones wait for the engine, and while it answers them.
     with server.crowd([partial(server.tokens, *p, max_tokens=64) for p in prompts]) as answers:

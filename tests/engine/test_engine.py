@@ -7,16 +7,21 @@ bf16, on CPU, eager unless said otherwise.
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from loadtests.servers import galton
 from routing.trace import Trace
 from tests.conftest import FreshPrompt
-from tests.shared.servers import TRACK_LOAD, Server, running, stock
+from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, running, stock
 
 Requests = list[tuple[list[int], Any]]
 
@@ -53,6 +58,20 @@ def _logprobs(server: Server, prompt: list[int]) -> Any:
     return choice["token_ids"], choice["logprobs"], choice["prompt_logprobs"]
 
 
+def _first_layers(count: int, path: Path) -> Path:
+    """The demo without the other layers, a checkpoint in `path`."""
+    shutil.copytree(DEMO, path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": count}))
+    weights = load_file(path / "model.safetensors")
+    kept = [f"model.layers.{layer}." for layer in range(count)]
+    for name in list(weights):
+        if name.startswith("model.layers.") and not name.startswith(tuple(kept)):
+            del weights[name]
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    return path
+
+
 def _answers(server: Server) -> Any:
     """Tokens and log-probabilities of every prompt alone, and tokens of all at once."""
     alone = [_logprobs(server, prompt) for prompt in PROMPTS]
@@ -80,13 +99,23 @@ def test_top_k_is_stock_vllm_to_the_last_bit(server: Server, logs: Path) -> None
 
 
 def test_top_k_is_stock_vllm_compiled_too(logs: Path) -> None:
-    flag = "--no-enforce-eager"
-    # One after the other: compiling side by side on two cores takes twice as long as in turn.
-    with (
-        running(galton("serve", flag, TRACK_LOAD), logs / "compiled") as native,
-        running(stock(flag, STOCK_CACHE), logs / "compiled-stock") as vllm,
-    ):
-        _is_stock(native, vllm)
+    """The demo's first two layers: compiling takes most of the time, and as long for each."""
+    model = _first_layers(2, logs / "model")
+    flags = ("--no-enforce-eager", STOCK_CACHE)
+    named = (f"--served-model-name={MODEL}", TRACK_LOAD)
+    ours = running(
+        galton("serve", str(model), *named, *flags),
+        logs / "compiled",
+        {"VLLM_CPU_OMP_THREADS_BIND": "0"},
+    )
+    vllms = running(
+        stock(f"--model={model}", *flags),
+        logs / "compiled-stock",
+        {"VLLM_CPU_OMP_THREADS_BIND": "1"},
+    )
+    # Side by side, each on a core of its own.
+    with ExitStack() as stack, ThreadPoolExecutor(2) as pool:
+        _is_stock(*pool.map(stack.enter_context, (ours, vllms)))
 
 
 def test_requests_are_the_same_alone_and_in_a_crowd(server: Server) -> None:
@@ -98,7 +127,7 @@ def test_requests_are_the_same_alone_and_in_a_crowd(server: Server) -> None:
 def test_same_seed_same_tokens_and_other_seeds_other_tokens(server: Server) -> None:
     policy = {"mode": "sample", "temperature": 1.5}
     runs = [
-        [server.tokens(prompt, {**policy, "seed": seed}) for prompt in PROMPTS]
+        server.together([(prompt, {**policy, "seed": seed}) for prompt in PROMPTS])
         for seed in (1, 1, 2)
     ]
     assert runs[0] == runs[1]
@@ -133,12 +162,12 @@ def test_chunks_and_preemption_change_nothing(server: Server, small_server: Serv
     def preemptions() -> float:
         return small_server.metric("vllm:num_preemptions_total")
 
-    expected = [server.tokens(*request, max_tokens=100) for request in LONG]
+    expected = [server.tokens(*request, max_tokens=50) for request in LONG]
     before = preemptions()
-    assert [small_server.tokens(*request, max_tokens=100) for request in LONG] == expected
+    assert [small_server.tokens(*request, max_tokens=50) for request in LONG] == expected
     assert preemptions() == before
-    # All twelve at once: 96 blocks of a cache that has 24.
-    assert small_server.together(LONG, max_tokens=100) == expected
+    # All twelve at once: 84 blocks of a cache that has 24.
+    assert small_server.together(LONG, max_tokens=50) == expected
     assert preemptions() > before
 
 
@@ -151,11 +180,13 @@ def test_chunks_do_not_disturb_seeded_tokens(server: Server, small_server: Serve
 
 def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:
     flags = ("--max-experts-per-token=8", "--tensor-parallel-size=2", TRACK_LOAD)
-    with running(galton("serve", *flags), logs / "tp2", VLLM_CPU_OMP_THREADS_BIND="0|1") as server:
-        alone = [server.tokens(*request) for request in MIXED]
+    threads = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    with running(galton("serve", *flags), logs / "tp2", threads) as server:
+        requests = MIXED[: len(POLICIES)]
+        alone = [server.tokens(*request, max_tokens=16) for request in requests]
         tokens = server.metric("galton_routed_tokens_total")
-        assert tokens == sum(len(prompt) + 31 for prompt, _ in MIXED)
-        assert server.together(MIXED) == alone
+        assert tokens == sum(len(prompt) + 15 for prompt, _ in requests)
+        assert server.together(requests, max_tokens=16) == alone
         policy = {"mode": "sample", "temperature": 1.5, "seed": 1}
         assert server.tokens(PROMPTS[0], policy) != server.tokens(PROMPTS[0])
         recorded = server.complete(PROMPTS[1], {**policy, "scope": "all", "include": ["trace"]})

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.conftest import KEY_OF_TWO
 from tests.shared.frontends import PROFILES
-from tests.shared.servers import MODEL, Server
+from tests.shared.servers import HTTP, MODEL, Server
 
 SEVEN = {"mode": "sample", "top_k": 4, "temperature": 0.7, "seed": 7, "scope": "decode"}
 TWO = {"mode": "top_k", "top_k": 2, "scope": "decode"}
@@ -49,7 +48,7 @@ def test_each_frontend_is_answered_with_the_policy_it_chose(
 ) -> None:
     headers, body = _asked(request_, way, stream=stream)
     url = server.url + request_["path"]
-    response = httpx.post(url, headers=headers, json=body, timeout=120)
+    response = HTTP.post(url, headers=headers, json=body)
     assert response.status_code == 200, response.text
     policy = SEVEN if way == "model" else TWO
     assert json.loads(response.headers["x-routing-policy"]) == policy
@@ -82,7 +81,7 @@ def test_each_frontend_that_lists_models_finds_the_aliases(server: Server, name:
     for request in PROFILES[name]["requests"]:
         if request.get("method") == "GET":
             headers = {k: v.replace("KEY", "sk-any") for k, v in request["headers"].items()}
-            response = httpx.get(server.url + request["path"], headers=headers, timeout=300)
+            response = HTTP.get(server.url + request["path"], headers=headers)
             names = {model["id"] for model in response.json()["data"]}
             assert {MODEL, f"{MODEL}-seven", f"{MODEL}-fast"} <= names
 

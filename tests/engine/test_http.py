@@ -6,12 +6,11 @@ import json
 from functools import partial
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from tests.conftest import FreshPrompt
-from tests.shared.servers import MODEL, Server
+from tests.shared.servers import HTTP, MODEL, Server
 
 PROMPT = list(range(20, 40))
 SAMPLE = {"mode": "sample", "temperature": 0.7, "seed": 7}
@@ -228,7 +227,7 @@ def test_bad_requests_leave_concurrent_ones_unharmed(server: Server) -> None:
     "path", ["/health", "/version", "/v1/models", "/openapi.json", "/docs", "/load", "/metrics"]
 )
 def test_the_rest_of_vllms_surface_answers(server: Server, path: str) -> None:
-    assert httpx.get(server.url + path, timeout=300).status_code == 200
+    assert HTTP.get(server.url + path).status_code == 200
 
 
 def test_tokenize_round_trip(server: Server) -> None:
@@ -237,7 +236,7 @@ def test_tokenize_round_trip(server: Server) -> None:
 
 
 def test_openapi_documents_what_is_galtons(server: Server) -> None:
-    page = httpx.get(f"{server.url}/openapi.json", timeout=300).json()
+    page = HTTP.get(f"{server.url}/openapi.json").json()
     schemas = page["components"]["schemas"]
     names = ["ChatCompletion", "Completion", "Responses", "Batch", "Messages"]
     for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.servers import ServerError, galton, stop
+from loadtests.servers import Process, ServerError, galton, stop
+from tests.shared import warm
 from tests.shared.families import build
 from tests.shared.servers import DEMO, MODEL, Server, running
 
@@ -33,22 +35,27 @@ NO_PRESETS = [
 
 
 @pytest.mark.parametrize(
-    ("sig", "frozen", "flags"),
+    ("sig", "frozen", "flags", "popen"),
     [
-        (signal.SIGINT, False, []),
-        (signal.SIGTERM, True, []),
-        (signal.SIGHUP, False, NO_PRESETS),
+        (signal.SIGINT, False, [], subprocess.Popen),
+        (signal.SIGTERM, True, [], warm.Popen),
+        (signal.SIGHUP, False, NO_PRESETS, warm.Popen),
     ],
     ids=["interrupt", "termination", "hang-up without presets"],
 )
 def test_signal_ends_the_server_and_all_its_processes(
-    tmp_path: Path, sig: signal.Signals, frozen: bool, flags: list[str]
+    tmp_path: Path,
+    sig: signal.Signals,
+    frozen: bool,
+    flags: list[str],
+    popen: Callable[..., Process],
 ) -> None:
     """While a long answer is being streamed, which ends in an error or a cut, not a hang.
 
-    frozen: the engine does not come to tell that it gave the request up.
+    frozen: the engine does not come to tell that it gave the request up. popen: once, the
+    program as a user starts it, its processes all started afresh.
     """
-    with running(galton("serve", *flags), tmp_path / "log") as server:
+    with running(galton("serve", *flags), tmp_path / "log", popen=popen) as server:
         # More than any machine does before the signal comes.
         body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
         body |= {"ignore_eos": True, "stream": True}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from loadtests.servers import galton
+from loadtests.servers import Process, galton
 from models.demo.language.data import examples as demo_examples
 from routing.policy.presets import Presets
+from tests.shared import warm
 from tests.shared.servers import environment, eventually
 
 
@@ -47,16 +49,20 @@ def exact(answers, references):
 
 
 @contextmanager
-def tuning(path: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+def tuning(
+    popen: Callable[..., Process], path: Path, *args: str
+) -> Iterator[tuple[Process, Iterator[str]]]:
     """`galton tune` as a process in the directory `path`, and the lines it prints."""
-    with subprocess.Popen(
-        galton("tune", *args), stderr=subprocess.PIPE, text=True, env=environment(), cwd=path
-    ) as process:
-        assert process.stderr is not None
+    read, write = os.pipe()
+    with os.fdopen(read) as lines:
+        with os.fdopen(write, "w") as stderr, open(os.devnull, "w") as stdout:
+            command = galton("tune", *args)
+            process = popen(command, stdout=stdout, stderr=stderr, env=environment(), cwd=path)
         try:
-            yield process, map(shown, process.stderr)
+            yield process, map(shown, lines)
         finally:
-            process.kill()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
 
 
 def shown(line: str) -> str:
@@ -73,11 +79,11 @@ def test_real_run_goes_on_after_kill_and_ctrl_c_writes_the_best(tmp_path: Path) 
         f"--test={demo_data(tmp_path / 'test.jsonl', 'test')}",
         *(f"--out={out}", "--search=all", "--max-tokens=12", "--population=2", "--minibatch=4"),
     )
-    with tuning(tmp_path, *args, "--trials=2") as (process, lines):
+    with tuning(subprocess.Popen, tmp_path, *args, "--trials=2") as (process, lines):
         assert any(line.startswith("bias 1/2") for line in lines)
         assert eventually(held.exists)
         engine = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
+        process.send_signal(signal.SIGKILL)
         process.wait()
         _, alive = psutil.wait_procs(engine, timeout=60)
     assert engine
@@ -85,7 +91,7 @@ def test_real_run_goes_on_after_kill_and_ctrl_c_writes_the_best(tmp_path: Path) 
     assert not out.exists()
 
     # More trials than any machine makes before the signal comes.
-    with tuning(tmp_path, *args, "--trials=100000") as (process, lines):
+    with tuning(warm.Popen, tmp_path, *args, "--trials=100000") as (process, lines):
         first = next(line for line in lines if line.startswith("temperature"))
         assert first.startswith("temperature 2/100000")
         next(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +17,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests import servers
+from tests.shared import warm
 
 REPO = Path(__file__).parents[2]
 DEMO = REPO / "models" / "demo" / "checkpoint"
@@ -30,6 +31,8 @@ TOOL_FLAGS = (
 )
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
 LATE = "/metrics shows expert counts of an earlier scrape"  # said in the log
+# A connection per request. Made once: making a client takes longer than most requests.
+HTTP = httpx.Client(timeout=300, limits=httpx.Limits(max_keepalive_connections=0))
 TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
 
 
@@ -37,7 +40,7 @@ class Server(servers.Server):
     """A running server; the methods speak plain HTTP."""
 
     def post(self, path: str, body: dict[str, Any], **kwargs: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json={"model": MODEL, **body}, timeout=300, **kwargs)
+        return HTTP.post(self.url + path, json={"model": MODEL, **body}, **kwargs)
 
     def complete(self, prompt: list[int], routing: object = None, **body: Any) -> dict[str, Any]:
         """One greedy completion of token ids that runs to `max_tokens`; the parsed answer."""
@@ -67,7 +70,7 @@ class Server(servers.Server):
 
     def load(self) -> int:
         """How many requests are being answered."""
-        answering: int = httpx.get(f"{self.url}/load", timeout=300).json()["server_load"]
+        answering: int = HTTP.get(f"{self.url}/load").json()["server_load"]
         return answering
 
     @contextmanager
@@ -97,7 +100,7 @@ class Server(servers.Server):
         """The page /metrics, asked again where the engine was late and its counts are old ones."""
         while True:
             late = self.log.read_text(errors="replace").count(LATE)
-            page = httpx.get(self.url + "/metrics", timeout=300).text
+            page = HTTP.get(self.url + "/metrics").text
             if self.log.read_text(errors="replace").count(LATE) == late:
                 return page
 
@@ -141,7 +144,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextmanager
-def running(command: list[str], log: Path, **env: str) -> Iterator[Server]:
-    """`loadtests.servers.running` in a clean environment and `env`."""
-    with servers.running(command, log, environment(**env)) as started:
+def running(
+    command: list[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    popen: Callable[..., servers.Process] = warm.Popen,
+) -> Iterator[Server]:
+    """`loadtests.servers.running` in a clean environment and `env`, with vLLM imported already."""
+    with servers.running(command, log, environment(**(env or {})), popen) as started:
         yield Server(started.url, started.log, started.process)

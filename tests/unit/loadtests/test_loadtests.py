@@ -34,7 +34,7 @@ def command(script: str) -> list[str]:
 def test_a_server_runs_until_the_end_of_the_block(tmp_path: Path) -> None:
     with running(command(f"{HEALTHY}server.serve_forever()"), tmp_path / "log") as server:
         assert httpx.get(f"{server.url}/health", timeout=300).status_code == 200
-    assert server.process.returncode == -signal.SIGTERM
+    assert server.process.poll() == -signal.SIGTERM
 
 
 def test_one_that_does_not_start_shows_the_end_of_its_log(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path) -> None:
         running(command(f"{STUBBORN}server.serve_forever()"), tmp_path / "log") as server,
     ):
         stop(server, seconds=0.2)
-    assert server.process.returncode == -signal.SIGKILL
+    assert server.process.poll() == -signal.SIGKILL
     assert not psutil.pid_exists(server.process.pid)
 
 

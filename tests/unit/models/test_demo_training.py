@@ -27,7 +27,7 @@ from models.demo.training.run import Run
 from routing.reference.noise import gumbel
 from server.cli import main
 
-STEPS = 20
+STEPS = 8
 RECIPE = Recipe(0, "sample", 1, 4e-3, 0.01, 1.0, 0.3, layers=1)
 # One layer, small batches, a small tokenizer: the loop under test is the same.
 SMALL = """
@@ -37,8 +37,8 @@ batches.BATCH_TOKENS, batches.BLOCK_EXAMPLES, train.TOKENIZER_EXAMPLES = 384, 96
 train.Recipe = functools.partial(train.Recipe, layers=1)
 """
 TRAIN = SMALL + "sys.exit(train.main(sys.argv[1:]))"
-# In the middle of a step: the state of the one before is saved, the curves have a row of step 10.
-KILLED_AFTER = 12
+# In the middle of a step: the state of the one before is saved, the curves have a row of step 4.
+KILLED_AFTER = 5
 TRAIN_UNTIL_KILLED = f"""{SMALL}
 import os, signal
 from models.demo.training.run import Run
@@ -94,17 +94,17 @@ def test_same_seed_same_weights_and_another_seed_others(unbroken: Run) -> None:
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(
     unbroken: Run, tmp_path: Path
 ) -> None:
-    run = trained(Run(RECIPE, STEPS, unbroken.tokenizer), 7)
+    run = trained(Run(RECIPE, STEPS, unbroken.tokenizer), 3)
     run.save(tmp_path)
-    trained(run, 9)  # what a kill would lose
+    trained(run, 5)  # what a kill would lose
     resumed = Run.load(tmp_path)
-    assert (resumed.step, resumed.steps) == (7, STEPS)
+    assert (resumed.step, resumed.steps) == (3, STEPS)
     assert same(trained(resumed, STEPS), unbroken)
 
 
 def test_killed_and_started_again_it_finishes_as_if_unbroken(unbroken: Run, tmp_path: Path) -> None:
     """The command itself, killed with SIGKILL in the middle; its curves have every row once."""
-    flags = "--steps 20 --threads 1 --looks 0 --save-minutes 0 --log-every 5"
+    flags = f"--steps {STEPS} --threads 1 --looks 0 --save-minutes 0 --log-every 2"
     arguments = ["--out", str(tmp_path), *flags.split()]
 
     def run(code: str) -> int:
@@ -114,11 +114,11 @@ def test_killed_and_started_again_it_finishes_as_if_unbroken(unbroken: Run, tmp_
     curves = tmp_path / CURVES
     assert run(TRAIN_UNTIL_KILLED) == -signal.SIGKILL
     assert Run.load(tmp_path).step == KILLED_AFTER - 1
-    assert "\n10," in curves.read_text()
+    assert "\n4," in curves.read_text()
     assert run(TRAIN) == 0
     assert same(Run.load(tmp_path), unbroken)
     with curves.open(newline="") as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["5", "10", "15", "20"]
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4", "6", "8"]
     assert (tmp_path / "checkpoint" / "model.safetensors").exists()
 
 
@@ -126,18 +126,8 @@ def test_another_recipe_is_refused_in_the_same_directory(
     tmp_path: Path, unbroken: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unbroken.save(tmp_path)
-    argv = [
-        "train",
-        "--out",
-        str(tmp_path),
-        "--steps",
-        "20",
-        "--threads",
-        "1",
-        "--routing",
-        "top_k",
-    ]
-    assert main(argv) == 1
+    flags = f"--steps {STEPS} --threads 1 --routing top_k"
+    assert main(["train", "--out", str(tmp_path), *flags.split()]) == 1
     assert "routing sample (asked: top_k)" in capsys.readouterr().err
 
 

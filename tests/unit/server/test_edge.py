@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -30,7 +31,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         *(sys.executable, "-m", "tests.shared.edge_app"),
         *(f"--api-key={KEY}", '--allowed-origins=["*"]', f"--max-body-bytes={LIMIT}"),
     ]
-    with running(command, tmp_path_factory.mktemp("edge") / "log") as started:
+    log = tmp_path_factory.mktemp("edge") / "log"
+    with running(command, log, popen=subprocess.Popen) as started:
         yield started
 
 
@@ -119,7 +121,7 @@ def _pieces(num_bytes: int, sent: list[int]) -> Iterator[bytes]:
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/messages", "/tokenize", "/invocations"])
 def test_a_body_over_the_limit_is_a_413_that_names_it(url: str, path: str, chunked: bool) -> None:
     headers = {"Content-Type": "application/json", "api-key": KEY}
-    with httpx.Client(base_url=url, headers=headers) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=300) as client:
         content: Any = _pieces(10 * LIMIT, [0]) if chunked else b" " * (10 * LIMIT)
         response = client.post(path, content=content)
         assert response.status_code == 413
@@ -132,7 +134,7 @@ def test_a_body_over_the_limit_is_a_413_that_names_it(url: str, path: str, chunk
 
 def test_a_declared_length_over_the_limit_is_refused_before_the_body_is_sent(url: str) -> None:
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=300) as connection:
         connection.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Api-Key: %b\r\nContent-Length: 99999999999\r\n\r\n" % KEY.encode()
