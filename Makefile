@@ -72,7 +72,7 @@ lock: setup
 		--override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
 
-# About 8 minutes on 2 cores: 250 requests in each of 6 circumstances.
+# About 12 minutes on 2 cores: 250 requests in each of 6 circumstances.
 reproducibility: setup
 	.venv/bin/python -m tests.slow.reproducibility $(ARGS)
 

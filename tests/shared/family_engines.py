@@ -117,7 +117,7 @@ def _galton(path: Path) -> dict[str, Any]:
     top_k = config.get("num_experts_per_tok") or config["moe_k"]
     max_top_k = 1 if top_k == 1 else top_k + 2
     llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
-    # With numba behind them: not before the engine, see `routing.engine.register`.
+    # With numba behind them: not before the engine, see `routing.engine.plugin`.
     from routing.engine.offline import AwaitableLLM
     from routing.engine.startup import attach
     from routing.policy import parse_policy

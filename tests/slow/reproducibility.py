@@ -11,6 +11,7 @@ too is counted, not required.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -22,7 +23,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from routing.policy.modes import MODES
+from routing.spec import RouterSpec
 from tests.shared.servers import DEMO, REPO, environment
+from tests.shared.traces import random_trace
 
 MAX_TOP_K, NUM_TOKENS = 8, 16
 SMALL = {"max_num_batched_tokens": 48, "num_gpu_blocks_override": 24}
@@ -36,23 +40,28 @@ CIRCUMSTANCES: dict[str, dict[str, Any]] = {
 }
 
 
-def requests(count: int) -> list[dict[str, Any]]:
-    """Random requests, the same for every circumstance."""
+def requests(count: int, spec: RouterSpec) -> list[dict[str, Any]]:
+    """Random requests, the same for every circumstance. Each follows a policy."""
     rng = random.Random(0)
+    not_native = [k for k in range(1, MAX_TOP_K + 1) if k != spec.top_k]
     drawn = []
     for number in range(count):
-        mode = rng.choice(["top_k", "sample", "sample", "top_p", "head_sample", "uniform"])
+        prompt = [rng.randrange(5, 2560) for _ in range(rng.randint(1, 90))]
+        mode = rng.choice([*MODES])
         policy: dict[str, Any] = {"mode": mode, "scope": rng.choice(["decode", "all"])}
-        policy["seed"] = rng.randrange(2**63)
+        if mode == "replay":
+            policy["trace"] = random_trace(spec, len(prompt) + NUM_TOKENS).encode_base64()
+        else:
+            policy["seed"] = rng.randrange(2**63)
         if mode == "top_p":
             policy["top_p"] = rng.choice([0.5, 0.9])
-        else:
-            policy["top_k"] = rng.randint(1, MAX_TOP_K)
+        elif mode != "replay":
+            policy["top_k"] = rng.choice(not_native)
         if mode in ("sample", "head_sample"):
             policy["temperature"] = rng.choice([0.3, 1.0, 3.0])
         drawn.append(
             {
-                "prompt": [rng.randrange(5, 2560) for _ in range(rng.randint(1, 90))],
+                "prompt": prompt,
                 "routing": policy,
                 "temperature": rng.choice([0.0, 1.0]),
                 "seed": number,
@@ -86,18 +95,19 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
         **engine,
         **engine_options(MAX_TOP_K),
     )
-    from routing.policy import parse_policy
-    from routing.spec import RouterSpec
+    # With numba behind them: not before the engine, see `routing.engine.plugin`.
+    from routing.engine.offline import AwaitableLLM
+    from routing.engine.startup import attach
 
-    spec = RouterSpec.from_dict(llm.collective_rpc("galton_describe")[0])
-    asked = requests(count)
+    spec = asyncio.run(attach(AwaitableLLM(llm)))
+    asked = requests(count, spec)
     params = [
         SamplingParams(
             temperature=request["temperature"],
             seed=request["seed"],
             max_tokens=NUM_TOKENS,
             ignore_eos=True,
-            extra_args={REQUEST_KEY: parse_policy(request["routing"], spec).as_dict()},
+            extra_args={REQUEST_KEY: request["routing"]},
         )
         for request in asked
     ]
