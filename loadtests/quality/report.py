@@ -77,8 +77,8 @@ def full(settings: dict[str, Any], measured: Sequence[Measured], usages: dict[st
         "answers among 16.\n",
         _passes(measured),
         "## Experts\n",
-        "*Information*: of kind and expert, bits; 0 is none, in brackets after shuffling. *Told*: "
-        "questions whose kind is recognized by the nearest mean load of other questions.\n",
+        "*Information*: of kind and expert, bits; 0 is none, in brackets after shuffling. "
+        "*Recognized*: questions whose kind is found by the nearest mean load of other ones.\n",
         _usage(usages),
         "## By task\n",
         *(f"**{level}**\n\n{_by_task(measured, level)}" for level in (*DIFFICULTIES, "all")),
