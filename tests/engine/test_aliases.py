@@ -238,7 +238,7 @@ def test_every_request_is_counted_once_by_its_end(server: Server) -> None:
 
 def send(server: Server, body: dict[str, Any]) -> http.client.HTTPConnection:
     """A request on a connection of its own, which the client may close before it is answered."""
-    connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=300)
     headers = {"Content-Type": "application/json"}
     connection.request("POST", COMPLETIONS, json.dumps({**body, "model": ALIAS}), headers)
     return connection

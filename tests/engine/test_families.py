@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from routing.policy.modes import MODES
+from tests.shared import warm
 from tests.shared.families import FAMILIES
-from tests.shared.servers import REPO, environment
+from tests.shared.servers import REPO
 
 Answer = dict[str, Any]
 
@@ -33,7 +34,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], An
         stdout=subprocess.PIPE,
         stderr=log,
         text=True,
-        env=environment(),
+        env=warm.environment(),
     )
 
     def answer(family: str) -> Answer:

@@ -17,7 +17,7 @@ from loadtests.servers import Process, galton
 from models.demo.language.data import examples as demo_examples
 from routing.policy.presets import Presets
 from tests.shared import warm
-from tests.shared.servers import environment, eventually
+from tests.shared.servers import eventually
 
 
 def demo_data(path: Path, split: Any) -> Path:
@@ -57,7 +57,8 @@ def tuning(
     with os.fdopen(read) as lines:
         with os.fdopen(write, "w") as stderr, open(os.devnull, "w") as stdout:
             command = galton("tune", *args)
-            process = popen(command, stdout=stdout, stderr=stderr, env=environment(), cwd=path)
+            env = warm.environment()
+            process = popen(command, stdout=stdout, stderr=stderr, env=env, cwd=path)
         try:
             yield process, map(shown, lines)
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,11 +137,6 @@ def stock(*args: str) -> list[str]:
     return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", TRACK_LOAD, *args]
 
 
-def environment(**extra: str) -> dict[str, str]:
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **extra}
-
-
 @contextmanager
 def running(
     command: list[str],
@@ -151,5 +145,5 @@ def running(
     popen: Callable[..., servers.Process] = warm.Popen,
 ) -> Iterator[Server]:
     """`loadtests.servers.running` in a clean environment and `env`, with vLLM imported already."""
-    with servers.running(command, log, environment(**(env or {})), popen) as started:
+    with servers.running(command, log, warm.environment(**(env or {})), popen) as started:
         yield Server(started.url, started.log, started.process)

@@ -41,6 +41,12 @@ MODULES = (
 )
 
 
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without settings of Galton and vLLM, and `extra`."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
+    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **extra}
+
+
 class Popen:
     """args: a Python program's path, or the interpreter, `-m` and a module; then its arguments."""
 
@@ -87,23 +93,15 @@ class Popen:
         if self.poll() is None:
             os.kill(self.pid, sig)
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.send_signal(signal.SIGKILL)
-
 
 @functools.cache
 def _warm_process() -> socket.socket:
     """The socket of the one warm process of this session; it ends with the socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    # Read when vLLM and OpenMP are imported. One thread, as a worker has on two cores.
-    environment = {**kept, "VLLM_LOGGING_LEVEL": "INFO", "OMP_NUM_THREADS": "1"}
+    env = environment(OMP_NUM_THREADS="1")  # as a worker has on two cores; read at the import
     with theirs:
         command = [sys.executable, "-m", __name__]
-        process = subprocess.Popen(
-            command, stdin=theirs.fileno(), env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdin=theirs.fileno(), env=env, start_new_session=True)
 
     def end() -> None:
         ours.close()

@@ -25,7 +25,8 @@ from typing import Any
 
 from routing.policy.modes import MODES
 from routing.spec import RouterSpec
-from tests.shared.servers import DEMO, REPO, environment
+from tests.shared import warm
+from tests.shared.servers import DEMO, REPO
 from tests.shared.traces import random_trace
 
 MAX_TOP_K, NUM_TOKENS = 8, 16
@@ -148,7 +149,7 @@ def _elsewhere(circumstance: str, count: int) -> dict[str, Any]:
         process = subprocess.Popen(
             [*command, f"--requests={count}", f"--out={out}"],
             cwd=REPO,
-            env=environment(**ranks, **single),
+            env=warm.environment(**ranks, **single),
             stdout=sys.stderr,
             start_new_session=True,
         )
