@@ -162,7 +162,7 @@ def test_chunks_and_preemption_change_nothing(server: Server, small_server: Serv
     def preemptions() -> float:
         return small_server.metric("vllm:num_preemptions_total")
 
-    expected = [server.tokens(*request, max_tokens=50) for request in LONG]
+    expected = server.together(LONG, max_tokens=50)
     before = preemptions()
     assert [small_server.tokens(*request, max_tokens=50) for request in LONG] == expected
     assert preemptions() == before

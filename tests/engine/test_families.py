@@ -5,59 +5,59 @@ Tiny random checkpoints, bfloat16, on CPU, eager. See `tests.shared.families` fo
 
 from __future__ import annotations
 
+import functools
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import STDOUT
 from typing import Any
 
 import pytest
 
 from routing.policy.modes import MODES
 from tests.shared import warm
-from tests.shared.families import FAMILIES
-from tests.shared.servers import REPO
+from tests.shared.families import FAMILIES, build
 
 Answer = dict[str, Any]
+WHICH = "stock", "galton"
+
+
+class Engine:
+    """A running `tests.shared.family_engine`."""
+
+    def __init__(self, which: str, model: Path, core: int) -> None:
+        self._log = model.with_name(f"{which}.log")
+        self._answer = model.with_name(f"{which}.json")
+        command = [sys.executable, "-m", "tests.shared.family_engine", which, model, self._answer]
+        env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": str(core)}
+        with self._log.open("wb") as log:
+            self._process = warm.Popen(
+                [*map(str, command)], stdout=log, stderr=STDOUT, env=warm.environment(**env)
+            )
+
+    def answer(self) -> Answer:
+        assert self._process.wait(600) == 0, self._log.read_text(errors="replace")[-3000:]
+        answer: Answer = json.loads(self._answer.read_text())
+        return answer
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Answer]]:
-    """`tests.shared.family_engines`, each family asked once."""
-    directory = tmp_path_factory.mktemp("families")
-    answers: dict[str, Answer] = {}
-    log = (directory / "log").open("wb")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.shared.family_engines"],
-        cwd=REPO,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        text=True,
-        env=warm.environment(),
-    )
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Answer]]:
+    """What stock's and Galton's engine answer, by family; each runs once."""
 
-    def answer(family: str) -> Answer:
-        if family not in answers:
-            assert process.stdin
-            assert process.stdout
-            process.stdin.write(f"{family} {directory / family}\n")
-            process.stdin.flush()
-            lines = iter(process.stdout.readline, "")
-            line = next((line for line in lines if line.startswith("{")), None)
-            assert line, (directory / "log").read_text(errors="replace")[-3000:]
-            answers[family] = json.loads(line)
-        for engine in answers[family].values():
-            assert "error" not in engine, engine["error"]
-        return answers[family]
+    @functools.cache
+    def answers(family: str) -> dict[str, Answer]:
+        model = tmp_path_factory.mktemp(family) / "model"
+        build(family, model)
+        # Side by side, each on a core of its own.
+        engines = {which: Engine(which, model, core) for core, which in enumerate(WHICH)}
+        return {which: engine.answer() for which, engine in engines.items()}
 
-    with log, process:
-        yield answer
-        assert process.stdin
-        process.stdin.close()
+    return answers
 
 
-Ask = Callable[[str], Answer]
+Ask = Callable[[str], dict[str, Answer]]
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 

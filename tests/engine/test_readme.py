@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.shared import warm
 from tests.shared.servers import REPO, Server
 
 README = REPO / "README.md"
@@ -51,12 +52,13 @@ def test_python_example_prints_an_answer_and_its_policy(server: Server) -> None:
 def test_engine_without_a_server_answers_as_shown(tmp_path: Path) -> None:
     program = tmp_path / "offline.py"  # vLLM's processes import it again
     program.write_text(block("python", "from vllm", REPO / "routing" / "README.md"))
-    run = subprocess.run(
-        [sys.executable, program], cwd=REPO, capture_output=True, text=True, timeout=600
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+    printed, errors = tmp_path / "printed", tmp_path / "errors"
+    with printed.open("wb") as stdout, errors.open("wb") as stderr:
+        env = warm.environment()
+        run = warm.Popen([str(program)], stdout=stdout, stderr=stderr, env=env, cwd=REPO)
+    assert run.wait(600) == 0, errors.read_text()[-2000:]
     # vLLM's log goes to standard output too.
-    (answers,) = [line for line in run.stdout.splitlines() if line.startswith("[")]
+    (answers,) = [line for line in printed.read_text().splitlines() if line.startswith("[")]
     native, sampled = ast.literal_eval(answers)
     assert native
     assert native != sampled

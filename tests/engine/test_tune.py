@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from loadtests.servers import Process, galton
+from loadtests.servers import galton
 from models.demo.language.data import examples as demo_examples
 from routing.policy.presets import Presets
 from tests.shared import warm
@@ -49,16 +48,14 @@ def exact(answers, references):
 
 
 @contextmanager
-def tuning(
-    popen: Callable[..., Process], path: Path, *args: str
-) -> Iterator[tuple[Process, Iterator[str]]]:
+def tuning(path: Path, *args: str) -> Iterator[tuple[warm.Popen, Iterator[str]]]:
     """`galton tune` as a process in the directory `path`, and the lines it prints."""
     read, write = os.pipe()
     with os.fdopen(read) as lines:
         with os.fdopen(write, "w") as stderr, open(os.devnull, "w") as stdout:
             command = galton("tune", *args)
             env = warm.environment()
-            process = popen(command, stdout=stdout, stderr=stderr, env=env, cwd=path)
+            process = warm.Popen(command, stdout=stdout, stderr=stderr, env=env, cwd=path)
         try:
             yield process, map(shown, lines)
         finally:
@@ -80,7 +77,7 @@ def test_real_run_goes_on_after_kill_and_ctrl_c_writes_the_best(tmp_path: Path) 
         f"--test={demo_data(tmp_path / 'test.jsonl', 'test')}",
         *(f"--out={out}", "--search=all", "--max-tokens=12", "--population=2", "--minibatch=4"),
     )
-    with tuning(subprocess.Popen, tmp_path, *args, "--trials=2") as (process, lines):
+    with tuning(tmp_path, *args, "--trials=2") as (process, lines):
         assert any(line.startswith("bias 1/2") for line in lines)
         assert eventually(held.exists)
         engine = psutil.Process(process.pid).children(recursive=True)
@@ -92,7 +89,7 @@ def test_real_run_goes_on_after_kill_and_ctrl_c_writes_the_best(tmp_path: Path) 
     assert not out.exists()
 
     # More trials than any machine makes before the signal comes.
-    with tuning(warm.Popen, tmp_path, *args, "--trials=100000") as (process, lines):
+    with tuning(tmp_path, *args, "--trials=100000") as (process, lines):
         first = next(line for line in lines if line.startswith("temperature"))
         assert first.startswith("temperature 2/100000")
         next(lines)

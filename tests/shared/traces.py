@@ -1,4 +1,4 @@
-"""Traces made up for tests. Imports no numba, for `family_engines`."""
+"""Traces made up for tests. Imports no numba, for `family_engine`."""
 
 from __future__ import annotations
 

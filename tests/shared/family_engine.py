@@ -1,41 +1,26 @@
-"""Engines for `test_families`, outside pytest's process: `python -m tests.shared.family_engines`.
+"""An engine for `test_families`: `python -m tests.shared.family_engine stock|galton MODEL ANSWER`.
 
-Reads lines "FAMILY DIRECTORY" and answers each with one line of JSON. Importing vLLM takes
-several times as long as starting an engine of a tiny model, so it is imported once, and
-every engine runs in a fork: vLLM does not take a second one after numba was imported.
+MODEL is a checkpoint's directory, ANSWER the JSON file that is written. Runs as a fork of a process
+that imported vLLM, see `tests.shared.warm`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
-import multiprocessing
 import os
 import random
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-# Before vLLM is imported: engines in this process, and its log out of our answers.
-os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"
-# Eager all through: compiling the one function that counts logprobs takes two seconds.
-os.environ["TORCH_COMPILE_DISABLE"] = "1"
-
-import vllm.model_executor.layers.fused_moe.layer
-import vllm.v1.worker.cpu_worker  # noqa: F401
+import torch
 from vllm import LLM, SamplingParams
 
 from routing.engine import engine_options
 from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
-from tests.shared.families import FAMILIES, VOCAB_SIZE, build
+from tests.shared.families import VOCAB_SIZE
 from tests.shared.traces import random_trace
 
 
@@ -46,7 +31,6 @@ def _prompts() -> list[dict[str, Any]]:
 
 
 PROMPTS = _prompts()
-SECONDS = 600
 
 
 def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
@@ -63,12 +47,6 @@ def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
         "replay": {"mode": "replay", "trace": trace.encode_base64()},
         "steered": {"mode": "sample", "temperature": 0.5, "seed": 4, **steering},
     }
-
-
-def _build(family: str, path: Path) -> dict[str, Any]:
-    """In a fork too: once torch has started its threads, a process cannot be forked."""
-    build(family, path)
-    return {}
 
 
 def _engine(path: Path, **options: Any) -> LLM:
@@ -134,53 +112,14 @@ def _galton(path: Path) -> dict[str, Any]:
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 
-def _in_forks(
-    functions: Sequence[Callable[[Path], dict[str, Any]]], path: Path
-) -> list[dict[str, Any]]:
-    """What each function returns in a child process, or its traceback as `error`; side by side."""
-    context = multiprocessing.get_context("fork")
-    children = []
-    for function in functions:
-        ours, theirs = context.Pipe(duplex=False)
-        child = context.Process(target=_answer, args=(theirs, function, path))
-        child.start()
-        theirs.close()
-        children.append((child, ours))
-    return [_result(child, ours) for child, ours in children]
-
-
-def _result(child: BaseProcess, ours: Connection) -> dict[str, Any]:
-    """The child's answer; the child is ended."""
-    answer: dict[str, Any] = {"error": f"no answer in {SECONDS} s"}
-    try:
-        if ours.poll(SECONDS):
-            answer = ours.recv()
-    except EOFError:
-        answer = {"error": "the engine's process died"}
-    child.kill()
-    child.join()
-    return answer
-
-
-def _answer(pipe: Connection, function: Callable[[Path], dict[str, Any]], path: Path) -> None:
-    try:
-        pipe.send(function(path))
-    except BaseException:
-        pipe.send({"error": traceback.format_exc()})
-    pipe.close()
-    os._exit(0)  # an engine's own end is not what is tested
-
-
 def main() -> None:
-    """Serve standard input until it ends."""
-    gc.freeze()  # vLLM collects garbage at its start; what was imported is none
-    for line in sys.stdin:
-        family, directory = line.split()
-        path = Path(directory)
-        assert family in FAMILIES, family
-        _in_forks([partial(_build, family)], path)
-        stock, galton = _in_forks([_stock, _galton], path)
-        print(json.dumps({"stock": stock, "galton": galton}), flush=True)
+    which, model, answer = sys.argv[1:]
+    # Compiling the one function that counts logprobs takes two seconds.
+    torch.compiler.set_stance("force_eager")
+    run = {"stock": _stock, "galton": _galton}[which]
+    Path(answer).write_text(json.dumps(run(Path(model))))
+    sys.stdout.flush()
+    os._exit(0)  # an engine's own end is not what is tested
 
 
 if __name__ == "__main__":
