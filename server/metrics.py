@@ -138,7 +138,10 @@ def outcome_of(status: int) -> str:
 
 
 class CountedStream(StreamingResponse):
-    """Server-sent events; `count` gets the outcome once they have ended."""
+    """Server-sent events; `count` gets the outcome once they have ended.
+
+    What ends in an error does not claim to be done.
+    """
 
     def __init__(
         self, events: AsyncIterator[str], count: Callable[[str], None], headers: dict[str, str]
@@ -153,6 +156,8 @@ class CountedStream(StreamingResponse):
             async for event in events:
                 if sse.is_error(event):
                     outcome = "error"
+                elif outcome == "error" and event == sse.DONE:
+                    continue  # vLLM sends it all the same
                 yield event
         except Exception:
             self._outcome = "error"

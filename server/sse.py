@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final
 
 MEDIA_TYPE: Final = "text/event-stream"
+DONE: Final = "data: [DONE]\n\n"  # how OpenAI's streams end
 # A JSON string as the key's value.
 _REASONING: Final = re.compile(r'"reasoning":("(?:[^"\\]|\\.)*")')
 

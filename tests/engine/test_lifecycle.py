@@ -58,7 +58,7 @@ def test_signal_ends_the_server_and_all_its_processes(
     with running(galton("serve", *flags), tmp_path / "log", popen=popen) as server:
         # More than any machine does before the signal comes.
         body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
-        body |= {"ignore_eos": True, "stream": True}
+        body |= {"ignore_eos": True, "stream": True, "temperature": 1}
         first_token, lines = threading.Event(), list[str]()
 
         def stream() -> None:
@@ -81,6 +81,7 @@ def test_signal_ends_the_server_and_all_its_processes(
         stop(server, sig, seconds=60)
         client.join(60)
         assert not client.is_alive()
+        assert lines[0].startswith('data: {"id"')
         assert "data: [DONE]" not in lines
         assert _gone(processes, 60)
 
