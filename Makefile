@@ -43,7 +43,7 @@ test: lint
 check: lint unit
 
 unit: setup
-	nice .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
+	nice -n 5 .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS)
 
 engine: setup
