@@ -36,14 +36,14 @@ serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
 # Engines one after another: on two cores two of them starve each other, since each of vLLM's idle
-# processes spins for a while. Tests without an engine take what they leave.
+# processes spins for a while. Tests without an engine run beside them.
 test: lint
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going engine unit
 
 check: lint unit
 
 unit: setup
-	nice -n 5 .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
+	.venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS)
 
 engine: setup

@@ -15,7 +15,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import Response
-from vllm.entrypoints.anthropic import api_router as anthropic
 from vllm.entrypoints.openai.responses import api_router as responses
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -25,9 +24,9 @@ from vllm.entrypoints.serve.utils.sse_keep_alive import with_sse_keep_alive
 
 from routing.engine.intake import invalid
 from routing.policy import PolicyError
-from routing.policy.seed import derive_seed
 from server import sse
 from server.app import Galton
+from server.cost import field
 from server.metrics import CountedStream, outcome_of
 from server.requests import (
     RoutedChatCompletionRequest,
@@ -47,13 +46,12 @@ async def answer(
     if handler is None:
         raise NotImplementedError(f"The model does not support {raw_request.url.path}")
     galton: Galton = state.galton
+    galton.limits.check(request, request.num_prompts(), len(await raw_request.body()))
     try:
         _settle(request, raw_request.headers, galton)
     except UnknownPresetError as error:
         status = HTTPStatus.NOT_FOUND
-        return _error(
-            request, create_error_response(str(error), "NotFoundError", status, "routing")
-        )
+        return _error(create_error_response(str(error), "NotFoundError", status, "routing"))
 
     settled = request.settled
     count = partial(galton.requests.add, settled.policy.mode, settled.preset)
@@ -67,7 +65,7 @@ async def answer(
         raise
     if isinstance(result, ErrorResponse):
         count(outcome_of(result.error.code))
-        return _error(request, result)
+        return _error(result)
     # A client may send this header back.
     headers = {HEADER: json.dumps(settled.shown, separators=(",", ":"))}
     if isinstance(result, BaseModel):
@@ -81,7 +79,8 @@ async def answer(
 def _settle(request: RoutedRequest, headers: Headers, galton: Galton) -> None:
     """Raises VLLMValidationError, a 400, and UnknownPresetError, a 404."""
     presets = galton.presets
-    sources = Sources.of(request.routing, getattr(request, "model", None), headers, presets)
+    model, token_seed = field(request, "model"), field(request, "seed")
+    sources = Sources.of(request.routing, model, token_seed, headers, presets)
     steering = galton.settings.allow_request_steering
     try:
         request.follow(settle(sources, presets, galton.spec, allow_steering=steering))
@@ -117,9 +116,7 @@ def _events(request: RoutedRequest, stream: AsyncIterator[Any], args: Namespace)
     return with_sse_keep_alive(sse.with_routing(stream, is_last, *echoes), interval)
 
 
-def _error(request: RoutedRequest, error: ErrorResponse) -> Response:
-    if isinstance(request, RoutedMessagesRequest):
-        return anthropic.translate_error_response(error)
+def _error(error: ErrorResponse) -> Response:
     return JSONResponse(error.model_dump(mode="json"), status_code=error.error.code)
 
 
@@ -129,13 +126,13 @@ def echo(request: RoutedRequest) -> dict[str, Any]:
     choice_seeds: the seed of each choice, where there are several and noise is drawn;
     a request with that seed and n = 1 gets that choice's noise.
     """
-    settled, num_choices = request.settled, request.num_choices()
+    settled = request.settled
     out: dict[str, Any] = {"policy": settled.shown}
     if settled.preset is not None:
         out["preset"] = settled.preset
     seed = settled.policy.seed
-    if settled.policy.draws_noise() and seed is not None and num_choices > 1:
-        out["choice_seeds"] = [derive_seed(seed, choice) for choice in range(num_choices)]
+    if settled.policy.draws_noise() and seed is not None and request.num_choices() > 1:
+        out["choice_seeds"] = request.choice_seeds(seed)
     if settled.report is not None:
         # What a stream has told already is not told again.
         streams = getattr(request, "stream", False)

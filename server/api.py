@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, Discriminator, Tag
 from starlette.responses import Response
-from vllm.entrypoints.anthropic import api_router as anthropic
 from vllm.entrypoints.anthropic.protocol import AnthropicErrorResponse
-from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import (
     load_aware_call,
@@ -30,8 +27,6 @@ from server.requests import (
     RoutedResponsesRequest,
 )
 from server.strict_json import StrictRoute
-
-logger = logging.getLogger("vllm.galton")
 
 
 class Route(NamedTuple):
@@ -90,16 +85,7 @@ api = APIRouter(route_class=StrictRoute)
 
 def _endpoint(route: Route) -> Callable[..., Any]:
     async def endpoint(request: Any, raw_request: Any) -> Any:
-        try:
-            return await answer(request, raw_request, route.handler, route.method)
-        except Exception as error:
-            if route.error is not AnthropicErrorResponse:
-                raise
-            # In Anthropic's shape, as vLLM does.
-            shaped = create_error_response(error)
-            if shaped.error.code >= 500:
-                logger.exception("%s failed", route.path)
-            return anthropic.translate_error_response(shaped)
+        return await answer(request, raw_request, route.handler, route.method)
 
     endpoint.__name__ = route.method
     endpoint.__doc__ = route.meaning

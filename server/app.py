@@ -13,6 +13,7 @@ from routing.engine.startup import attach
 from routing.policy.presets import PresetError, Presets
 from routing.spec import RouterSpec
 from server.aliases import PresetsFile
+from server.cost import Limits
 from server.metrics import ExpertLoad, RequestCounter
 from server.settings import Settings
 
@@ -33,11 +34,13 @@ class Galton:
         spec: RouterSpec,
         settings: Settings,
         file: PresetsFile,
+        limits: Limits,
         requests: RequestCounter,
         expert_load: ExpertLoad,
     ) -> None:
         """Raises PresetError."""
         self.spec = spec
+        self.limits = limits
         self.settings = settings
         self.requests = requests
         self.expert_load = expert_load
@@ -56,7 +59,13 @@ class Galton:
             settings.expert_metrics,
             lambda: engine.collective_rpc("galton_counts"),
         )
-        galton = cls(spec, settings, file, RequestCounter(file.models[0]), load)
+        limits = Limits(
+            max_choices=settings.max_choices,
+            max_logprobs=settings.max_logprobs_per_request,
+            max_model_len=engine.model_config.max_model_len,
+            vocab_size=engine.model_config.get_vocab_size(),
+        )
+        galton = cls(spec, settings, file, limits, RequestCounter(file.models[0]), load)
         REGISTRY.register(load)
         logger.info("routing self-test passed: %s", spec)
         return galton

@@ -8,14 +8,15 @@ from typing import Any, Literal
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 from vllm import envs
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard
 
 from routing.policy.modes import MODES
-from routing.policy.presets import PresetError, Presets
+from routing.policy.presets import PresetError, Presets, near
 from routing.policy.schema import mode_schema
 from server.app import Galton
 
 api = APIRouter(prefix="/v1/routing", tags=["routing"])
+models = APIRouter()
 
 
 class Mode(BaseModel):
@@ -96,6 +97,19 @@ async def reload(raw_request: Request) -> PresetList:
         shown = str(error).replace(str(path), path.name)  # vLLM hides whole paths from clients
         raise HTTPException(HTTPStatus.BAD_REQUEST, shown) from None
     return _listed(galton.presets)
+
+
+@models.get(
+    "/v1/models/{name:path}", response_model=ModelCard, responses={404: {"model": ErrorResponse}}
+)
+async def retrieve_model(name: str, raw_request: Request) -> ModelCard:
+    """One model, or a preset's."""
+    served = raw_request.app.state.openai_serving_models
+    cards = {card.id: card for card in (await served.show_available_models()).data}
+    if name not in cards:
+        message = f"The model `{name[:80]}` does not exist.{near(name, cards)}"
+        raise HTTPException(HTTPStatus.NOT_FOUND, message)
+    return cards[name]
 
 
 def _galton(raw_request: Request) -> Galton:

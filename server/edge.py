@@ -1,53 +1,84 @@
 """The edge of the HTTP application: what a request meets before, and an answer meets after, vLLM's.
 
-Three things that vLLM leaves to a proxy: a browser may read every answer, errors included;
-a key may come in the headers of Azure's and Anthropic's clients; a body has a greatest size.
+What vLLM leaves to a proxy: a browser may read every answer, errors included; a key may come in
+the headers of Azure's and Anthropic's clients; a body has a greatest size; and what vLLM refuses
+though it is clear what is meant.
 Pure ASGI: Starlette's `BaseHTTPMiddleware` would hide disconnects from streams.
 """
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
+from vllm.entrypoints.serve.exception_handling.handlers.vllm_error import vllm_error_handler
+from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
+from vllm.exceptions import GracefulHTTPError
 
+from server.anthropic_errors import AnthropicErrors
+from server.auth import Authentication, is_open
 from server.settle import HEADER
 
-KEY_HEADERS = ("api-key", "x-api-key")
+KEY_HEADERS: Final = ("api-key", "x-api-key")
+RETRY_AFTER_SECONDS: Final = "1"
+_SLASHES: Final = re.compile("/{2,}")
 
 
-def attach_edge(app: FastAPI, *, max_body_bytes: int, on_http_error: Any) -> None:
-    """Put the edge around `app`, before vLLM adds its own middleware.
-
-    on_http_error: vLLM's handler of HTTP errors.
-    """
+def attach_edge(app: FastAPI, max_body_bytes: int) -> None:
+    """Put the edge around `app`, before vLLM adds its own middleware."""
     # vLLM 0.32 registers its handler for FastAPI's class only: an unknown path or method
     # raises Starlette's, and its answer would not have OpenAI's shape.
-    app.exception_handler(AnyHTTPException)(on_http_error)
+    app.exception_handler(AnyHTTPException)(_http_error)
+    app.exception_handler(GracefulHTTPError)(_busy)
     app.add_middleware(BodyLimit, max_body_bytes=max_body_bytes)
     build = app.build_middleware_stack
 
     def build_with_edge() -> ASGIApp:
         """vLLM's own CORS, moved outside its authentication and Starlette's answer to a crash."""
         added = app.user_middleware
+        for middleware in added:
+            if cast(object, middleware.cls) is AuthenticationMiddleware:
+                middleware.cls = Authentication
         cors = next((m for m in added if cast(object, m.cls) is CORSMiddleware), None)
         assert cors is not None, "vLLM's init_entrypoints_middleware no longer adds CORSMiddleware"
         added.remove(cors)
         options = cast(dict[str, Any], cors.kwargs)
-        return CORSMiddleware(KeyHeaders(build()), **{**options, "expose_headers": [HEADER]})
+        inner = Understanding(AnthropicErrors(build()))
+        return CORSMiddleware(inner, **{**options, "expose_headers": [HEADER]})
 
     app.build_middleware_stack = build_with_edge  # type: ignore[method-assign]
 
 
-class KeyHeaders:
-    """ASGI middleware: `api-key: KEY` and `x-api-key: KEY` mean `Authorization: Bearer KEY`.
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    """vLLM's handler, which drops the error's headers: a 405 without `Allow`."""
+    response = await http_exception_handler(request, error)
+    response.headers.update(error.headers or {})
+    return response
 
-    Azure's and Anthropic's clients send these. `Authorization` wins where it is given.
+
+async def _busy(request: Request, error: GracefulHTTPError) -> Response:
+    """vLLM's handler of a request that it does not admit, and when to come again."""
+    response = await vllm_error_handler(request, error)
+    if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response
+
+
+class Understanding:
+    """ASGI middleware: what a client means becomes what vLLM's application knows.
+
+    `api-key: KEY` and `x-api-key: KEY`, Azure's and Anthropic's, mean `Authorization: Bearer KEY`,
+    which wins where it is given. Slashes in a row are one: a base URL often ends in one. HEAD asks
+    a probe as GET does. /metrics is prometheus-client's own application, which heeds `Accept` and
+    `name[]`; vLLM's page of that name does not.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -55,10 +86,16 @@ class KeyHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
+            scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
+            if is_open(scope):
+                if scope.get("method") == "HEAD":
+                    scope["method"] = "GET"  # uvicorn sends no body all the same
+                if scope["path"].endswith("/metrics"):
+                    scope["path"] += "/"
             headers = Headers(scope=scope)
             key = next((headers[name] for name in KEY_HEADERS if name in headers), None)
             if key is not None and "authorization" not in headers:
-                scope = {**scope, "headers": list(scope["headers"])}
+                scope["headers"] = list(scope["headers"])
                 MutableHeaders(scope=scope)["authorization"] = f"Bearer {key}"
         await self.app(scope, receive, send)
 

@@ -6,10 +6,12 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
+from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
@@ -29,6 +31,10 @@ DEMO_FLAGS = (
     "--enforce-eager",
     f"--kv-cache-memory-bytes={2**30}",
 )
+# Requests that the engine runs at once, where --max-num-seqs is not given: vLLM's, on CPU.
+MAX_NUM_SEQS = 256
+# Tokens of prompts that have no answer yet: a minute of what two cores read of the demo.
+MAX_WAITING_TOKENS = 2**18
 
 
 def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
@@ -43,9 +49,14 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         settings = replace(settings, presets=settings.presets or str(PRESETS))
     if args.model_tag is not None:
         args.model = args.model_tag
+    _refuse_missing_files(args)
     configure_logging_from_args(args)
-    validate_parsed_serve_args(args)
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError, VLLMValidationError) as error:
+        raise CannotStartError(str(error)) from None
     _refuse_unsupported(args)
+    _set_defaults(args)
 
     try:
         options = engine_options(
@@ -65,8 +76,20 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
 def _refuse_unsupported(args: Namespace) -> None:
     """What Galton does not route correctly yet is refused, not ignored."""
     refused = {
+        # vLLM's CPU kernels take a token's experts for the rank's own and read past their weights.
+        "--enable-expert-parallel": args.enable_expert_parallel,
         "--pipeline-parallel-size": args.pipeline_parallel_size > 1,
+        "--prefill-context-parallel-size": args.prefill_context_parallel_size > 1,
+        "--decode-context-parallel-size": args.decode_context_parallel_size > 1,
         "--data-parallel-size": args.data_parallel_size > 1,
+        "--data-parallel-rank": args.data_parallel_rank is not None,
+        "--nnodes": args.nnodes > 1,
+        "--enable-dbo": args.enable_dbo,
+        "--ubatch-size": args.ubatch_size > 0,
+        "--enable-eplb": args.enable_eplb,
+        "--enable-elastic-ep": args.enable_elastic_ep,
+        "--distributed-executor-backend": args.distributed_executor_backend
+        not in (None, "mp", "uni"),
         "--api-server-count": (args.api_server_count or 1) > 1,
         "--speculative-config": args.speculative_config is not None,
         "--headless": args.headless,
@@ -79,6 +102,32 @@ def _refuse_unsupported(args: Namespace) -> None:
             raise CannotStartError(f"{flag} is not supported by Galton yet: leave it out")
     if CONFIG_KEY in (args.additional_config or {}):
         raise CannotStartError(f"--additional-config: the key '{CONFIG_KEY}' is Galton's own")
+
+
+def _refuse_missing_files(args: Namespace) -> None:
+    """vLLM reads these once the engine runs, and ends in a traceback."""
+    paths = {
+        "--ssl-keyfile": args.ssl_keyfile,
+        "--ssl-certfile": args.ssl_certfile,
+        "--ssl-ca-certs": args.ssl_ca_certs,
+        "--log-config-file": getattr(args, "log_config_file", None),
+    }
+    for flag, path in paths.items():
+        if path and not Path(path).is_file():
+            raise CannotStartError(f"{flag}: there is no file {path}")
+
+
+def _set_defaults(args: Namespace) -> None:
+    """What vLLM leaves unbounded, or to the first request that comes."""
+    if args.max_num_queued_reqs is None:
+        args.max_num_queued_reqs = 4 * (args.max_num_seqs or MAX_NUM_SEQS)
+    if args.max_num_queued_tokens is None:
+        args.max_num_queued_tokens = MAX_WAITING_TOKENS
+    structured = args.structured_outputs_config
+    if structured.backend == "auto":
+        # "auto" keeps, for everybody, what it chose for the first structured request: xgrammar
+        # mostly, which compiles some small schemas for ever while all others wait.
+        structured.backend = "guidance"
 
 
 def _check_presets(args: Namespace) -> None:

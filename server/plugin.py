@@ -15,10 +15,9 @@ from contextlib import suppress
 from fastapi import FastAPI
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
-from vllm.entrypoints.serve.exception_handling.handlers.http import http_exception_handler
 
 from routing.policy.presets import PresetError
-from server import api, catalog
+from server import api, catalog, health
 from server.app import Galton
 from server.edge import attach_edge
 from server.metrics import RefreshOnScrape
@@ -35,12 +34,10 @@ class GaltonEndpoints:
         """Add the routes, which replace vLLM's of the same path, and the edge around all."""
         app.include_router(api.api)
         app.include_router(catalog.api)
+        app.include_router(catalog.models)
+        app.include_router(health.api)
         app.add_middleware(RefreshOnScrape)
-        attach_edge(
-            app,
-            max_body_bytes=app.state.args.galton_settings.max_body_bytes,
-            on_http_error=http_exception_handler,
-        )
+        attach_edge(app, app.state.args.galton_settings.max_body_bytes)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import (
     BatchChatCompletionRequest,
@@ -18,7 +25,12 @@ from vllm.sampling_params import BeamSearchParams, SamplingParams
 from routing.engine.intake import travelling
 from routing.engine.travel import REQUEST_KEY
 from routing.policy.schema import ROUTING
+from routing.policy.seed import derive_seed
+from server import cost
+from server.cost import field
 from server.settle import Settled
+
+MAX_ERRORS: Final = 1000
 
 
 class RoutedRequest(BaseModel):
@@ -42,6 +54,19 @@ class RoutedRequest(BaseModel):
                 parameter="structured_outputs",
             )
         return data
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _errors_are_few(cls, data: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """FastAPI describes every error, with what was given: a thousand times a body's size."""
+        try:
+            return validate(data)
+        except ValidationError as error:
+            if error.error_count() <= MAX_ERRORS:
+                raise
+            raise VLLMValidationError(
+                f"the body has {error.error_count():,} errors, too many to tell which"
+            ) from None
 
     @property
     def settled(self) -> Settled:
@@ -68,7 +93,7 @@ class RoutedRequest(BaseModel):
         params: SamplingParams = super(RoutedRequest, plain).to_sampling_params(  # type: ignore[misc]
             *args, **kwargs
         )
-        params.n = num_choices
+        params.n = num_choices  # which `server.cost` has judged
         routing = travelling(settled.compiled, choice=self._first_choice(), report=settled.report)
         if routing is not None:
             params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: routing}
@@ -88,13 +113,22 @@ class RoutedRequest(BaseModel):
         params: BeamSearchParams = super().to_beam_search_params(*args, **kwargs)  # type: ignore[misc]
         return params
 
+    def num_prompts(self) -> int:
+        """Prompts, each of which gets `n` choices."""
+        return 1
+
     def num_choices(self) -> int:
         """Choices in the response."""
-        return self._choices_per_prompt()
+        return self.num_prompts() * self._choices_per_prompt()
+
+    def choice_seeds(self, seed: int) -> list[int]:
+        """The seed of each choice in the response: the same choices for each prompt."""
+        return [
+            derive_seed(seed, i) for i in range(self._choices_per_prompt())
+        ] * self.num_prompts()
 
     def _choices_per_prompt(self) -> int:
-        """`n` where the request has that field: elsewhere vLLM keeps it, unchecked, as unknown."""
-        return (getattr(self, "n", None) if "n" in type(self).model_fields else None) or 1
+        return field(self, "n") or 1
 
 
 class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
@@ -118,15 +152,16 @@ class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
 class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
     """`POST /v1/completions` with the `routing` field; it may hold several prompts."""
 
-    _num_prompts: int = PrivateAttr(default=0)
+    _started: int = PrivateAttr(default=0)
 
     def _first_choice(self) -> int:
-        self._num_prompts += 1
-        return (self._num_prompts - 1) * (self.n or 1)
+        self._started += 1
+        return (self._started - 1) * self._choices_per_prompt()
 
-    def num_choices(self) -> int:
-        """`n` for each prompt, once vLLM has taken the prompts in."""
-        return self._num_prompts * (self.n or 1)
+    def num_prompts(self) -> int:
+        """Texts or lists of token ids, and embeddings."""
+        given = [prompts for prompts in (self.prompt, self.prompt_embeds) if prompts is not None]
+        return sum(map(cost.num_prompts, given))
 
 
 class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
@@ -142,8 +177,8 @@ class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
         chat = super().to_chat_completion_request(messages)
         return RoutedChatCompletionRequest.under(self, chat, choice=choice)
 
-    def num_choices(self) -> int:
-        """One for each conversation."""
+    def num_prompts(self) -> int:
+        """Conversations."""
         return len(self.messages)
 
 

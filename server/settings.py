@@ -172,6 +172,30 @@ class Settings(Flags):
         "N",
         "most bytes in a request's body, more is a 413 (default: 33554432, which is 32 MiB)",
     )
+    # Longer than those of proxies and clients, which else reuse a connection as it is closed:
+    # nginx and AWS keep theirs for 60.
+    keep_alive_seconds: int = flag(
+        75,
+        integer_from(1),
+        "N",
+        "how long a connection without a request stays open (default: 75)",
+    )
+    # Each is a sequence in the engine, and 16,384 of them, vLLM's bound, stall all others for
+    # seconds.
+    max_choices: int = flag(
+        128,
+        integer_from(1),
+        "N",
+        "most choices in one request, n for each of its prompts; more is a 400 (default: 128)",
+    )
+    # Each takes some 300 bytes until the answer is sent.
+    max_logprobs_per_request: int = flag(
+        2**22,
+        integer_from(1),
+        "N",
+        "most log-probabilities in one request, tokens x choices x those of each token; more is a "
+        "400 (default: 4194304)",
+    )
 
 
 def automatic_level(num_series: int) -> str:

@@ -18,6 +18,7 @@ from routing.policy import Policy, PolicyError, parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.keys import INCLUDE, INCLUDE_KEY
 from routing.policy.presets import Preset, Presets, near
+from routing.policy.seed import MAX_SEED
 from routing.spec import RouterSpec
 from routing.trace.report import Report
 
@@ -35,23 +36,32 @@ class Sources:
 
     body: the field `routing`, an object or a preset's name. header: JSON of such an object
     or name, or the bare name. alias, key: the presets of the model's name and of the API key.
+    token_seed: OpenAI's field `seed`, all that many a frontend can send: noise follows it where
+    no policy names a seed.
     """
 
     body: object = None
     header: str | None = None
     alias: str | None = None
     key: str | None = None
+    token_seed: int | None = None
 
     @classmethod
     def of(
-        cls, routing: object, model: str | None, headers: Mapping[str, str], presets: Presets
+        cls,
+        routing: object,
+        model: str | None,
+        token_seed: int | None,
+        headers: Mapping[str, str],
+        presets: Presets,
     ) -> Sources:
-        """Of a request with that field `routing`, model and headers."""
+        """Of a request with those fields `routing`, `model` and `seed`, and those headers."""
         return cls(
             routing,
             headers.get(HEADER),
             presets.aliases.get(model or ""),
             presets.of_key(_api_key(headers)),
+            None if token_seed is None else token_seed & MAX_SEED,
         )
 
     def in_order(self, default: str | None) -> Iterator[tuple[str, object]]:
@@ -85,17 +95,19 @@ class Settled:
 def settle(
     sources: Sources, presets: Presets, spec: RouterSpec, *, allow_steering: bool
 ) -> Settled:
-    """Find the policy in force and check it; a seed is drawn where none is named.
+    """Find the policy in force and check it. Where noise needs a seed and none is named, it is
+    that of the tokens, or drawn.
 
     allow_steering: whether requests may steer; presets always may, the operator wrote them.
     Raises PolicyError, or UnknownPresetError.
     """
     seed: int | None = None
+    token_seed = sources.token_seed
     include: tuple[str, ...] | None = None
     settled: Settled | None = None
     for name, source in sources.in_order(presets.default):
         if isinstance(source, str):
-            settled = _of_preset(_preset(presets, source), seed)
+            settled = _of_preset(_preset(presets, source), seed, token_seed)
         elif source is not None:
             with _named(name):
                 own = _object(source)
@@ -103,32 +115,32 @@ def settle(
                 include = _included(own_include) if include is None else include
                 # An explicit null means what leaving the key out means; the key must exist.
                 if {key for key, value in own.items() if value is not None} - {"seed"}:
-                    settled = _of_request(own, seed, spec, allow_steering=allow_steering)
+                    own = own if seed is None else {**own, "seed": seed}
+                    policy = parse_policy(
+                        own, spec, allow_steering=allow_steering, default_seed=token_seed
+                    )
+                    settled = _of_request(policy, spec)
                 else:
                     own_seed = parse_policy(own, spec).seed
                     seed = own_seed if seed is None else seed
         if settled is not None:
             break
-    settled = settled or _of_request({}, seed, spec)
+    settled = settled or _of_request(parse_policy({"seed": seed}, spec), spec)
     return replace(settled, report=Report(spec, include)) if include else settled
 
 
-def _of_preset(preset: Preset, seed: int | None) -> Settled:
+def _of_preset(preset: Preset, seed: int | None, token_seed: int | None) -> Settled:
     """A preset's policy, which was checked and compiled when the file was read."""
     assert preset.policy is not None, f"preset {preset.name} was never resolved"
-    policy = preset.policy.with_seed(preset.policy.seed if seed is None else seed)
+    policy = preset.policy.with_seed(preset.policy.seed if seed is None else seed, token_seed)
     compiled = preset.compiled
     if compiled is not None and policy.seed is not None:
         compiled = compiled.with_seed(policy.seed)
     return Settled(policy, compiled, policy.shown(), preset.name)
 
 
-def _of_request(
-    raw: Mapping[str, Any], seed: int | None, spec: RouterSpec, *, allow_steering: bool = False
-) -> Settled:
-    """A request's own policy; seed: that of a source above, which wins."""
-    raw = raw if seed is None else {**raw, "seed": seed}
-    policy = parse_policy(raw, spec, allow_steering=allow_steering)
+def _of_request(policy: Policy, spec: RouterSpec) -> Settled:
+    """A request's own policy."""
     compiled = None if policy.is_native(spec) else compile_policy(policy, spec)
     return Settled(policy, compiled, policy.shown())
 

@@ -107,9 +107,9 @@ def _check(raw: object, config: dict[str, Any]) -> RequestRouting | None:
 
 
 def _of_choice(routing: RequestRouting, index: int) -> RequestRouting:
-    """For one choice of the request, the seed of which is its own."""
-    choice, policy = routing.choice + index, routing.policy
-    return replace(routing, choice=choice, policy=policy and policy.for_choice(choice))
+    """For one of a prompt's choices, each of which has a seed of its own."""
+    policy = routing.policy and routing.policy.for_choice(index)
+    return replace(routing, choice=routing.choice + index, policy=policy)
 
 
 def _child_sampling_params(

@@ -16,9 +16,9 @@ REQUEST_KEY: Final = "routing"
 class RequestRouting:
     """Made by whoever checked the policy: no JSON makes one, so no client can forge it.
 
-    policy: None for the native one. choice: the number of the first choice that it serves; a
-    list of prompts starts one engine request per prompt. include: what to record of its
-    tokens; report: the number of the `Report` for that, see `routing.engine.intake`.
+    policy: None for the native one. choice: the number, in the answer, of the first choice that
+    it serves; a list of prompts starts one engine request per prompt. include: what to record of
+    its tokens; report: the number of the `Report` for that, see `routing.engine.intake`.
     """
 
     policy: CompiledPolicy | None

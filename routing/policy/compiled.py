@@ -48,7 +48,7 @@ class CompiledPolicy:
         return self if self.seed is None else replace(self, seed=seed)
 
     def for_choice(self, choice: int) -> CompiledPolicy:
-        """The policy of one of a request's choices, numbered from 0."""
+        """The policy of one of a prompt's choices, numbered from 0."""
         return self if self.seed is None else self.with_seed(derive_seed(self.seed, choice))
 
     def first_position(self, num_prompt_tokens: int) -> int:

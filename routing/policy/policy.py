@@ -60,10 +60,12 @@ class Policy:
         scale = self[mode.noise_scale]
         return any(scale) if isinstance(scale, tuple) else bool(scale)
 
-    def with_seed(self, seed: int | None) -> Policy:
-        """The same under that seed; under a new one where noise is drawn and it is None."""
+    def with_seed(self, seed: int | None, default: int | None = None) -> Policy:
+        """The same under that seed. Where it is None and noise is drawn, under the default's, or
+        under a new one.
+        """
         if seed is None and MODES[self.mode].draws_noise:
-            seed = secrets.randbelow(MAX_SEED + 1)
+            seed = secrets.randbelow(MAX_SEED + 1) if default is None else default
         return replace(self, seed=seed)
 
     def is_native(self, spec: RouterSpec) -> bool:
@@ -104,10 +106,12 @@ class Policy:
         return {**replace(self, trace=None).as_dict(), "trace": self.trace.description()}
 
 
-def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) -> Policy:
+def parse_policy(
+    raw: object, spec: RouterSpec, *, allow_steering: bool = True, default_seed: int | None = None
+) -> Policy:
     """Check a `routing` object against the model and fill in every default.
 
-    A seed is drawn where the policy needs one and none is given.
+    default_seed: where the policy needs a seed and none is given; None: a new one is drawn.
     allow_steering: whether `ban`, `force` and `bias` are accepted. Banning experts can strip
     a model's refusals (SteerMoE, arXiv 2509.09660), so a server's operator decides.
     Raises PolicyError for an unknown key, a wrong type or a value out of range.
@@ -129,7 +133,7 @@ def parse_policy(raw: object, spec: RouterSpec, *, allow_steering: bool = True) 
     policy = Policy(mode.name, values, **_common(mode, requested, spec))
     if steering := parse_steering(requested, mode, by_layer, spec):
         policy = replace(policy, steering=steering)
-    return policy.with_seed(policy.seed)
+    return policy.with_seed(policy.seed, default_seed)
 
 
 def _refuse_other_keys(raw: Mapping[str, object], mode: Mode) -> None:

@@ -52,10 +52,12 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     preflight.check_machine()
     print("galton: loading vLLM ...", file=sys.stderr, flush=True)
     announce_plugins()
+    set_environment(settings)
 
     import uvloop
     from vllm.entrypoints.launchers.api_server.entry import run_server
 
+    from server.http_protocol import HttpProtocol
     from server.launch import parse_vllm_args, quiet_failure
 
     preflight.check_plugins()
@@ -63,7 +65,8 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     preflight.check_port(vllm_args.host, vllm_args.port)
     preflight.check_memory(vllm_args.model, vllm_args.kv_cache_memory_bytes)
     with quiet_failure():
-        uvloop.run(run_server(vllm_args, timeout_graceful_shutdown=GRACE_SECONDS))
+        options = {"timeout_graceful_shutdown": GRACE_SECONDS, "http": HttpProtocol}
+        uvloop.run(run_server(vllm_args, **options))
     return 0
 
 
@@ -71,6 +74,12 @@ def announce_plugins() -> None:
     """Name Galton among vLLM's allowed plugins: endpoint plugins load only when named."""
     plugins = [p for p in os.environ.get("VLLM_PLUGINS", "").split(",") if p]
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*plugins, "galton"]))
+
+
+def set_environment(settings: Settings) -> None:
+    """What vLLM takes from its environment only. What the user has set there stays."""
+    os.environ.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", str(settings.keep_alive_seconds))
+    os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(settings.max_choices))
 
 
 class _Help(argparse.Action):

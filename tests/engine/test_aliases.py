@@ -99,18 +99,28 @@ def test_messages_are_routed_like_chats(server: Server) -> None:
     assert uniform.json()["content"][0]["text"] != chat
 
 
-def test_each_conversation_of_a_batch_has_its_own_seed(server: Server) -> None:
-    body = {"max_tokens": 16, "temperature": 0, "return_token_ids": True}
+def test_conversations_of_a_batch_are_answered_as_each_would_be_alone(server: Server) -> None:
     policy = {"mode": "uniform", "seed": 11, "scope": "all"}
-    batch = {**body, "messages": [MESSAGES] * 4, "routing": policy}
+    body = {"max_tokens": 16, "temperature": 0, "return_token_ids": True, "routing": policy}
+    conversations = [MESSAGES, MESSAGES, [{"role": "user", "content": "Write a poem."}]]
+    batch = {**body, "messages": conversations}
     answer = server.post("/v1/chat/completions/batch", batch).json()
-    seeds = answer["routing"]["choice_seeds"]
-    assert seeds[0] == 11
-    assert len({tuple(choice["token_ids"]) for choice in answer["choices"]}) > 1
-    for seed, choice in zip(seeds, answer["choices"], strict=True):
-        alone = {**body, "messages": MESSAGES, "routing": {**policy, "seed": seed}}
-        again = server.post("/v1/chat/completions", alone).json()
-        assert again["choices"][0]["token_ids"] == choice["token_ids"]
+    assert answer["routing"]["choice_seeds"] == [11] * 3
+    for messages, choice in zip(conversations, answer["choices"], strict=True):
+        alone = server.post("/v1/chat/completions", {**body, "messages": messages}).json()
+        assert alone["choices"][0]["token_ids"] == choice["token_ids"]
+
+
+def test_one_model_is_shown_by_its_name(server: Server) -> None:
+    listed = HTTP.get(f"{server.url}/v1/models").json()["data"]
+    for card in listed:
+        shown = HTTP.get(f"{server.url}/v1/models/{card['id']}").json()
+        for key in ("id", "object", "root", "parent", "max_model_len"):
+            assert shown[key] == card[key]
+        assert shown.get("routing") == card.get("routing")
+    missing = HTTP.get(f"{server.url}/v1/models/{MODEL}-sevn")
+    assert missing.status_code == 404
+    assert f"`{ALIAS}`" in missing.json()["error"]["message"]
 
 
 def test_tokenizing_and_counting_take_aliases(server: Server) -> None:
@@ -127,11 +137,12 @@ def test_unknown_model_or_preset_is_a_404_with_near_names(server: Server, path: 
         response = server.post(path, {**BODIES[path], **body})
         return response.status_code, response.json()["error"]
 
+    not_found = "not_found_error" if path == "/v1/messages" else "NotFoundError"
     status, refusal = error(model=f"{MODEL}-sevn")
-    assert (status, refusal["type"]) == (404, "NotFoundError")
+    assert (status, refusal["type"]) == (404, not_found)
     assert f"`{ALIAS}`" in refusal["message"]
     status, refusal = error(routing="sevn")
-    assert (status, refusal["type"]) == (404, "NotFoundError")
+    assert (status, refusal["type"]) == (404, not_found)
     assert "Near names: `seven`" in refusal["message"]
     if path != "/v1/messages":  # Anthropic's errors have neither
         assert (refusal["param"], refusal["code"]) == ("routing", 404)

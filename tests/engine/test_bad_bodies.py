@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,73 @@ def test_invocations_follow_the_policy_too(server: Server, body: dict[str, objec
     assert response.status_code == 200
     fast = tomllib.loads(PRESETS.read_text())["presets"]["fast"]["routing"]
     assert json.loads(response.headers["x-routing-policy"])["top_k"] == fast["top_k"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/responses",
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": 5}]}]},
+        ),
+        ("/v1/chat/completions", {"messages": [{"role": 5, "content": 5}]}),
+    ],
+)
+def test_many_errors_are_not_described_one_by_one(
+    server: Server, path: str, body: dict[str, list[Any]]
+) -> None:
+    ((field, (part,)),) = body.items()
+    refused = server.post(path, {field: [part] * 5_000})
+    assert refused.status_code == 400
+    assert "errors, too many to tell which" in refused.json()["error"]["message"]
+    assert len(refused.content) < 1000
+
+
+MESSAGES = {"messages": [{"role": "user", "content": "hi"}]}
+MANY = {f"p{i}": {"type": "string"} for i in range(500)}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"structured_outputs": {"regex": "("}},
+        {"structured_outputs": {"grammar": "root ::= nothing"}},
+        {"not": {"type": "string"}},
+        {"type": "object", "properties": MANY, "minProperties": 250, "maxProperties": 499},
+        {"$ref": "#/nowhere"},
+    ],
+)
+def test_structure_that_is_not_supported_is_a_400_and_harms_nobody(
+    small_server: Server, asked: dict[str, Any]
+) -> None:
+    def answer(asked: dict[str, Any]) -> Any:
+        if "structured_outputs" not in asked:
+            schema = {"name": "x", "schema": asked}
+            asked = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        chat = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, **asked}
+        return small_server.post("/v1/chat/completions", chat)
+
+    refused = answer(asked)
+    assert refused.status_code == 400, refused.text
+    assert answer({"enum": ["yes", "no"]}).json()["choices"][0]["message"]["content"] in (
+        '"yes"',
+        '"no"',
+    )
+
+
+def test_more_than_may_wait_are_told_to_come_again(small_server: Server) -> None:
+    """At most four times the twelve that run at once, unless `--max-num-queued-reqs` says else."""
+    name, reason = "vllm:admission_rejections_total", "max_num_queued_reqs"
+    before = small_server.metric(name, reason=reason)
+    body = {"prompt": [20, 21], "max_tokens": 4, "ignore_eos": True}
+    asks = [partial(small_server.post, "/v1/completions", body)] * 48
+    with small_server.crowd(asks) as answers:
+        for path, extra in (("/v1/completions", {}), ("/v1/messages", MESSAGES)):
+            refused = small_server.post(path, {**body, **extra})
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+            assert "busy" in refused.json()["error"]["message"]
+    assert {answer.result().status_code for answer in answers} == {200}
+    assert small_server.metric(name, reason=reason) == before + 2
 
 
 def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:

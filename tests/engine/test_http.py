@@ -128,18 +128,54 @@ def test_choices_have_their_own_seeds_which_repeat_them(server: Server) -> None:
         assert server.tokens(PROMPT, {**policy, "seed": seed}) == choice
 
 
-def test_each_prompt_of_a_list_has_its_own_seed(server: Server) -> None:
+def test_prompts_of_a_list_are_answered_as_each_would_be_alone(server: Server) -> None:
     policy = {"mode": "sample", "temperature": 2.0, "seed": 11}
     prompts = [PROMPT, PROMPT, PROMPT[:-1]]
-    response = server.post(
-        "/v1/completions",
-        {"prompt": prompts, "max_tokens": 16, "n": 2, "routing": policy, "return_token_ids": True},
-    ).json()
-    seeds = response["routing"]["choice_seeds"]
-    assert len(set(seeds)) == 6
-    last = response["choices"][5]["token_ids"]
-    again = server.complete(PROMPT[:-1], {**policy, "seed": seeds[5]}, max_tokens=16)
-    assert again["choices"][0]["token_ids"][: len(last)] == last
+
+    def ask(prompt: object) -> tuple[list[list[int]], list[int]]:
+        body = {"prompt": prompt, "max_tokens": 16, "n": 2, "return_token_ids": True}
+        answer = server.post("/v1/completions", {**body, "routing": policy}).json()
+        choices = [choice["token_ids"] for choice in answer["choices"]]
+        return choices, answer["routing"]["choice_seeds"]
+
+    together, seeds = ask(prompts)
+    alone = [ask(prompt) for prompt in prompts]
+    assert together == [choice for choices, _ in alone for choice in choices]
+    assert seeds == [seed for _, seeds in alone for seed in seeds]
+    assert together[0] != together[1]
+
+
+def test_noise_follows_the_seed_of_the_tokens_where_it_has_none(server: Server) -> None:
+    policy = {"mode": "sample", "temperature": 2.0}
+    body = {"max_tokens": 16, "temperature": 0, "seed": 42}
+    answer = server.complete(PROMPT, policy, **body)
+    assert answer["routing"]["policy"]["seed"] == 42
+    again = server.complete(PROMPT, policy, **body)
+    assert again["choices"][0]["token_ids"] == answer["choices"][0]["token_ids"]
+    own = server.complete(PROMPT, {**policy, "seed": 11}, **body)
+    assert own["routing"]["policy"]["seed"] == 11
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"n": 129}, "n", "at most 128 choices in one request (--max-choices), got 129"),
+        ({"n": 43, "prompt": [PROMPT] * 3}, "n", "got 129"),
+        ({"n": 10**9}, "n", "got 1,000,000,000"),
+        ({"n": 10**9, "use_beam_search": True}, "n", "got 1,000,000,000"),
+        ({"prompt": ["hi"] * 129}, "n", "got 129"),
+        ({"n": 128, "logprobs": 20, "max_tokens": 1900}, "logprobs", "got up to 5,107,200"),
+    ],
+)
+@pytest.mark.parametrize("routing", [None, SAMPLE])
+def test_a_requests_cost_is_bounded_before_it_starts(
+    server: Server, body: dict[str, object], field: str, message: str, routing: object
+) -> None:
+    body = {"prompt": PROMPT, "max_tokens": 1, "temperature": 1, **body, "routing": routing}
+    response = server.post("/v1/completions", body)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (400, field)
+    assert message in error["message"]
 
 
 BAD_POLICIES = [

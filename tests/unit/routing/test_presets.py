@@ -217,11 +217,32 @@ def test_error_in_the_header_names_the_header(
 
 def test_request_is_read_wherever_clients_put_things(presets: Presets) -> None:
     for headers in ({"authorization": "Bearer my key"}, {"authorization": "bearer my key"}):
-        assert Sources.of(None, "m", headers, presets) == Sources(key="of-key")
-    assert Sources.of(None, None, {"authorization": "Basic my key"}, presets) == Sources()
+        assert Sources.of(None, "m", None, headers, presets) == Sources(key="of-key")
+    assert Sources.of(None, None, None, {"authorization": "Basic my key"}, presets) == Sources()
     headers = {"x-routing-policy": "seeded", "authorization": "Bearer other"}
-    asked = Sources.of({"seed": 1}, "big/m-of-alias", headers, presets)
-    assert asked == Sources({"seed": 1}, "seeded", "of-alias", None)
+    asked = Sources.of({"seed": 1}, "big/m-of-alias", -1, headers, presets)
+    assert asked == Sources({"seed": 1}, "seeded", "of-alias", None, token_seed=2**63 - 1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "seed"),
+    [
+        ({"alias": "of-alias"}, 42),
+        ({"body": {"mode": "sample"}}, 42),
+        ({"header": '{"mode": "uniform"}'}, 42),
+        ({"body": {"mode": "sample", "seed": 11}}, 11),
+        ({"body": {"seed": 12}, "alias": "of-alias"}, 12),
+        ({"alias": "seeded"}, 9),
+        ({"body": {"top_k": 1}}, None),
+        ({}, None),
+    ],
+)
+def test_noise_follows_the_tokens_seed_where_no_policy_names_one(
+    presets: Presets, asked: dict[str, Any], seed: int | None
+) -> None:
+    got = settled(Presets(presets.named), token_seed=42, **asked)
+    assert got.policy.seed == seed
+    assert got.compiled is None or got.compiled.seed == seed
 
 
 def test_every_model_has_every_alias(presets: Presets) -> None:

@@ -62,7 +62,7 @@ def test_help_is_short_names_every_variable_and_points_to_vllm(
     text = capsys.readouterr().out
     assert all(variable(name) in text for name in Settings.__dataclass_fields__)
     assert "https://docs.vllm.ai" in text
-    assert len(text.splitlines()) < 40
+    assert len(text.splitlines()) < 60
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,9 +143,36 @@ def test_missing_model_is_one_line() -> None:
     assert "cannot load model ./nowhere" in failed_start("./nowhere")
 
 
-@pytest.mark.parametrize("flag", ["--pipeline-parallel-size=2", "--data-parallel-size=2"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--enable-expert-parallel",
+        "--pipeline-parallel-size=2",
+        "--prefill-context-parallel-size=2",
+        "--decode-context-parallel-size=2",
+        "--data-parallel-size=2",
+        "--data-parallel-rank=0",
+        "--nnodes=2",
+        "--enable-dbo",
+        "--ubatch-size=2",
+        "--enable-eplb",
+        "--enable-elastic-ep",
+        "--distributed-executor-backend=ray",
+    ],
+)
 def test_what_is_not_routed_correctly_yet_is_refused(flag: str) -> None:
     assert f"{flag.partition('=')[0]} is not supported by Galton yet" in failed_start(flag)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--ssl-keyfile", "--ssl-certfile", "--ssl-ca-certs", "--log-config-file"]
+)
+def test_missing_file_is_one_line(flag: str) -> None:
+    assert failed_start(f"{flag}=./nowhere") == f"galton: {flag}: there is no file ./nowhere"
+
+
+def test_missing_chat_template_is_one_line() -> None:
+    assert "(./nowhere) appears path-like" in failed_start("--chat-template=./nowhere")
 
 
 def test_dense_model_is_refused_before_the_engine_starts(tmp_path: Path) -> None:

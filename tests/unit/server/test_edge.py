@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from fastapi import HTTPException
 
 from server.sse import name_reasoning_twice, with_reasoning_content
-from server.strict_json import parse_json
+from server.strict_json import MAX_PARTS, parse_json
 from tests.shared.bad_bodies import BAD_JSON
 from tests.shared.servers import Server, running
 
@@ -92,10 +94,116 @@ def test_a_browser_can_read_every_error(
     assert response.status_code == status
     assert response.headers["access-control-allow-origin"] == "*"
     assert response.headers["access-control-expose-headers"] == "x-routing-policy"
-    if status != 401:  # vLLM's own, a bare string
-        error = response.json()["error"]
-        assert error["code"] == status
-        assert error["message"]
+    error = response.json()["error"]
+    assert error["code"] == status
+    assert error["message"]
+
+
+def test_every_path_but_the_probes_needs_a_key(url: str) -> None:
+    """Of all that the application answers, as it says in its own description, and more."""
+    page = httpx.get(f"{url}/openapi.json", headers={"api-key": KEY}, timeout=300).json()
+    operations = {(m.upper(), p) for p, path in page["paths"].items() for m in path}
+    assert len(operations) > 25
+    operations |= {
+        ("GET", p) for p in ("/docs", "/redoc", "/openapi.json", "/nothing", "/metricsx")
+    }
+    operations |= {("POST", p) for p in ("/v1/crash", "//invocations", "/v1//completions")}
+    is_open = set[str]()
+    for method, path in sorted(operations):
+        status = httpx.request(method, url + path.replace("{", "").replace("}", "")).status_code
+        if status != 401:
+            is_open.add(path)
+    assert is_open <= {"/health", "/metrics", "/ping", "/ready"}
+
+
+def test_a_missing_and_a_wrong_key_are_told_apart(url: str) -> None:
+    for headers, says in (({}, "the API key is missing"), ({"api-key": "x"}, "is not one of this")):
+        refused = httpx.post(f"{url}/v1/completions", headers=headers, json={})
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert says in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "method", "path", "headers", "body"),
+    [
+        (401, "authentication_error", "POST", "/v1/messages", {}, b"{}"),
+        (404, "not_found_error", "GET", "/v1/messages/nothing", {"api-key": KEY}, b""),
+        (405, "invalid_request_error", "PUT", "/v1/messages", {"api-key": KEY}, b""),
+        (400, "invalid_request_error", "POST", "/v1/messages", {"api-key": KEY}, b"{"),
+        (400, "invalid_request_error", "POST", "//v1/messages", {"api-key": KEY}, b"{}"),
+        (413, "request_too_large", "POST", "/v1/messages", {"api-key": KEY}, b" " * (LIMIT + 1)),
+    ],
+)
+def test_anthropics_endpoint_has_anthropics_errors(
+    url: str,
+    status: int,
+    error_type: str,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+) -> None:
+    headers = {"Content-Type": "application/json", **headers}
+    response = httpx.request(method, url + path, headers=headers, content=body, timeout=300)
+    error = response.json()
+    assert (response.status_code, error["type"], error["error"]["type"]) == (
+        status,
+        "error",
+        error_type,
+    )
+    assert error["error"]["message"]
+
+
+def test_a_wrong_method_is_told_the_right_one(url: str) -> None:
+    response = httpx.delete(f"{url}/v1/chat/completions", headers={"api-key": KEY}, timeout=300)
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_what_is_clear_is_not_refused(url: str) -> None:
+    assert httpx.get(f"{url}/ready", timeout=300).status_code == 503  # there is no engine
+    head = httpx.head(f"{url}/health", timeout=300)
+    assert (head.status_code, head.content) == (200, b"")
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    metrics = httpx.get(f"{url}/metrics", headers=accept, timeout=300)
+    assert metrics.headers["content-type"].startswith("application/openmetrics-text")
+    slashes = httpx.post(f"{url}//v1///completions", headers={"api-key": KEY}, json=[], timeout=300)
+    assert slashes.status_code == 400
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_an_offer_of_http_2_is_declined_and_the_request_answered(
+    url: str, chunked: bool, apart: bool
+) -> None:
+    """As Java's HTTP client makes it; body and head in one segment, or in two."""
+    host, port = url.removeprefix("http://").split(":")
+    body = b'{"prompt": NaN}'
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+        b"Api-Key: %b\r\n%b\r\n\r\n" % (KEY.encode(), length)
+    )
+    if chunked:
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    with socket.create_connection((host, int(port)), timeout=300) as connection:
+        for _ in range(2):  # the connection goes on
+            connection.sendall(head if apart else head + body)
+            if apart:
+                time.sleep(0.1)
+                connection.sendall(body)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 400
+            assert b"expected value at line 1 column 12" in answer.read()
+
+
+def test_an_idle_connection_outlives_those_of_proxies(url: str) -> None:
+    with httpx.Client(limits=httpx.Limits(keepalive_expiry=None), timeout=300) as client:
+        client.get(f"{url}/health")
+        time.sleep(6)  # uvicorn would have closed it after five
+        assert client.get(f"{url}/health").status_code == 200
 
 
 def test_a_preflight_needs_no_key(url: str) -> None:
@@ -125,9 +233,7 @@ def test_a_body_over_the_limit_is_a_413_that_names_it(url: str, path: str, chunk
         content: Any = _pieces(10 * LIMIT, [0]) if chunked else b" " * (10 * LIMIT)
         response = client.post(path, content=content)
         assert response.status_code == 413
-        error = response.json()["error"]
-        assert str(LIMIT) in error["message"]
-        assert error["code"] == 413
+        assert str(LIMIT) in response.json()["error"]["message"]
         # The same connection goes on.
         assert client.post(path, content=b" " * LIMIT).status_code == 400
 
@@ -147,6 +253,14 @@ def test_what_is_not_json_is_a_400_that_says_why(body: bytes, says: str) -> None
     with pytest.raises(HTTPException, match=says) as refused:
         parse_json(body)
     assert refused.value.status_code == 400
+
+
+def test_a_body_has_a_greatest_number_of_parts() -> None:
+    many: list[object] = [{}] * MAX_PARTS
+    with pytest.raises(HTTPException, match="at most 32,768 objects and lists"):
+        parse_json(json.dumps(many).encode())
+    numbers = {"ids": list(range(100_000)), "embedding": [0.5] * 100_000}
+    assert parse_json(json.dumps(numbers).encode()) == numbers
 
 
 @pytest.mark.parametrize(
