@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from routing.counts import Memory
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
@@ -37,8 +38,11 @@ class Backend(Protocol):
         rules: Sequence[RouterRule],
         max_num_tokens: int,
         max_num_seqs: int,
+        memory: Memory | None = None,
     ) -> None:
-        """rules: one per layer of the spec. max_num_*: tokens and requests in a step."""
+        """rules: one per layer of the spec. max_num_*: tokens and requests in a step. memory: see
+        `StepState`.
+        """
 
     def begin_step(
         self,

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from routing.counts import PHASES, Counts, Memory
 from routing.policy.compiled import CompiledPolicy
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
@@ -23,7 +24,6 @@ from routing.step import Step, encode_rule, sizes_of, zeros
 from routing.trace import Trace
 from routing.trace.rows import Rows
 
-PHASES: Final = ("prefill", "decode")
 _MODEL_WEIGHTS: Final = WEIGHTS.index("model")
 _TAKES_TRACE: Final = {mode.code for mode in MODES.values() if mode.takes_trace}
 _NEVER: Final = np.iinfo(np.int64).max
@@ -56,31 +56,35 @@ _NATIVE: Final = RoutedRequest(None, 0)
 class StepState:
     """A step's arrays on the host, and the requests that they stand for.
 
-    T = max_num_tokens and R = max_num_seqs; rules: one per MoE layer.
+    T = max_num_tokens and R = max_num_seqs; rules: one per MoE layer. memory: for the counts, of
+    `Counts.num_bytes`; None for this process's own.
     arrays.num_tokens is 0 outside a step, so that warm-up and profiling runs are neither
     steered nor counted. any_policy: True if a token of this step follows a policy.
-    routed_tokens: [modes, PHASES] tokens since the start; a native one counts as mode 0.
     """
 
     spec: RouterSpec
     rules: Sequence[RouterRule]
     max_num_tokens: int
     max_num_seqs: int
+    memory: Memory | None = None
     any_policy: bool = field(init=False, default=False)
     arrays: Step = field(init=False)
-    routed_tokens: npt.NDArray[np.int64] = field(init=False)
+    counts: Counts = field(init=False)
     slot_request: list[RoutedRequest] = field(init=False)
     _slot_first_position: npt.NDArray[np.int64] = field(init=False)
     _slot_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.arrays = arrays = zeros(self.sizes())
+        size = len(self.spec.layers), self.spec.num_experts
+        memory = bytearray(Counts.num_bytes(*size)) if self.memory is None else self.memory
+        self.counts = Counts.on(memory, *size)
+        self.arrays = zeros(self.sizes())._replace(assignments=self.counts.assignments)
+        arrays = self.arrays
         arrays.layers[:] = self.spec.layers
         arrays.token_slot[:] = -1
         for layer_index, rule in enumerate(self.rules):
             arrays.rule_code[layer_index] = encode_rule(rule)
             arrays.rule_correction_bias[layer_index] = rule.correction_bias or 0
-        self.routed_tokens = np.zeros((len(MODES), len(PHASES)), np.int64)
         self.slot_request = [_NATIVE] * self.max_num_seqs
         self._slot_first_position = np.full(self.max_num_seqs, _NEVER)
         self._slot_num_prompt_tokens = np.zeros(self.max_num_seqs, np.int64)
@@ -121,8 +125,9 @@ class StepState:
 
         mode = np.where(follows_policy, arrays.slot_mode[token_slot], 0)
         phase = position >= self._slot_num_prompt_tokens[token_slot]
-        counts = np.bincount(mode * len(PHASES) + phase, minlength=self.routed_tokens.size)
-        self.routed_tokens += counts.reshape(self.routed_tokens.shape)
+        routed = self.counts.routed_tokens
+        by_mode = np.bincount(mode * len(PHASES) + phase, minlength=routed.size)
+        routed += by_mode.reshape(routed.shape)
 
     def end_step(self) -> None:
         """Forget the step: until the next one, every token is native and none is counted."""

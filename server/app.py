@@ -16,9 +16,10 @@ from server.aliases import PresetsFile
 from server.cost import Limits
 from server.metrics import ExpertLoad, RequestCounter
 from server.settings import Settings
+from server.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from vllm.engine.protocol import EngineClient
+    from vllm.v1.engine.async_llm import AsyncLLM
 
 logger = logging.getLogger("vllm.galton")
 
@@ -36,37 +37,33 @@ class Galton:
         file: PresetsFile,
         limits: Limits,
         requests: RequestCounter,
-        expert_load: ExpertLoad,
+        watchdog: Watchdog,
     ) -> None:
         """Raises PresetError."""
         self.spec = spec
         self.limits = limits
         self.settings = settings
         self.requests = requests
-        self.expert_load = expert_load
+        self.watchdog = watchdog
         self.file = file
         self.presets: Presets = file.read().resolved(spec)
 
     @classmethod
-    async def start(cls, engine: EngineClient, args: Namespace) -> Galton:
+    async def start(cls, engine: AsyncLLM, args: Namespace) -> Galton:
         """Self-test the routers, start counting. Raises SelfTestError, PresetError."""
-        spec = await attach(engine, fingerprint(args.model))
+        spec, counts = await attach(engine, fingerprint(args.model))
         settings: Settings = args.galton_settings
         file = PresetsFile.of(args)
-        load = ExpertLoad(
-            spec,
-            file.models[0],
-            settings.expert_metrics,
-            lambda: engine.collective_rpc("galton_counts"),
-        )
         limits = Limits(
             max_choices=settings.max_choices,
             max_logprobs=settings.max_logprobs_per_request,
             max_model_len=engine.model_config.max_model_len,
             vocab_size=engine.model_config.get_vocab_size(),
         )
-        galton = cls(spec, settings, file, limits, RequestCounter(file.models[0]), load)
-        REGISTRY.register(load)
+        watchdog = Watchdog(engine, counts, args.galton_lifetime, settings.stall_seconds)
+        requests = RequestCounter(file.models[0])
+        galton = cls(spec, settings, file, limits, requests, watchdog)
+        REGISTRY.register(ExpertLoad(spec, counts, file.models[0], settings.expert_metrics))
         logger.info("routing self-test passed: %s", spec)
         return galton
 

@@ -25,10 +25,10 @@ from vllm.exceptions import GracefulHTTPError
 
 from server.anthropic_errors import AnthropicErrors
 from server.auth import Authentication, is_open
+from server.health import RETRY_AFTER
 from server.settle import HEADER
 
 KEY_HEADERS: Final = ("api-key", "x-api-key")
-RETRY_AFTER_SECONDS: Final = "1"
 _SLASHES: Final = re.compile("/{2,}")
 
 
@@ -68,7 +68,7 @@ async def _busy(request: Request, error: GracefulHTTPError) -> Response:
     """vLLM's handler of a request that it does not admit, and when to come again."""
     response = await vllm_error_handler(request, error)
     if response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+        response.headers.update(RETRY_AFTER)
     return response
 
 

@@ -21,6 +21,7 @@ from routing.engine.config import UnsupportedVersionError
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
 from server.aliases import PresetsFile
+from server.lifetime import Lifetime
 from server.preflight import CannotStartError
 from server.settings import Settings
 
@@ -68,6 +69,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     args.worker_cls = options["worker_cls"]
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings
+    args.galton_lifetime = Lifetime(args.shutdown_timeout or settings.drain_seconds)
     _check_presets(args)
     _check_model(args)
     return args

@@ -1,26 +1,24 @@
-"""What Prometheus gets: the experts' load, read from the workers at a scrape, and requests."""
+"""What Prometheus gets: the experts' load, read from the workers' memory, and requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final, NamedTuple
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from routing.engine.counts import Counts, merge
+from routing.engine.counts import EngineCounts
 from routing.spec import RouterSpec
 from server import sse
 from server.settings import automatic_level
 
 logger = logging.getLogger("vllm.galton")
-
-SCRAPE_TIMEOUT_SECONDS = 2.0
 
 
 class Name(NamedTuple):
@@ -50,61 +48,38 @@ NAMES: Final = (EXPERT_ASSIGNMENTS, ROUTED_TOKENS, REQUESTS)
 
 
 class ExpertLoad(Collector):
-    """Counters of (token, expert) assignments and of routed tokens.
+    """Counters of (token, expert) assignments and of routed tokens, as the engine has counted
+    them when it is asked.
 
-    read_workers: asks every worker for its counts; each answers
-    `RoutingCPUWorker.galton_counts`. expert_metrics: see `Settings`.
+    expert_metrics: see `Settings`.
     """
 
     def __init__(
-        self,
-        spec: RouterSpec,
-        model_name: str,
-        expert_metrics: str,
-        read_workers: Callable[[], Awaitable[list[dict[str, Any]]]],
+        self, spec: RouterSpec, counts: EngineCounts, model_name: str, expert_metrics: str
     ) -> None:
         num_series = len(spec.layers) * spec.num_experts
         if expert_metrics == "auto":
             expert_metrics = automatic_level(num_series)
             if expert_metrics == "layer":
                 logger.info("%d expert series: exporting sums per layer", num_series)
+        self._counts = counts
         self._model_name = model_name
         self._expert_metrics = expert_metrics
-        self._read_workers = read_workers
-        self._counts = Counts()
-        self._reading: asyncio.Task[None] | None = None
-
-    async def refresh(self) -> None:
-        """Fetch the counts; an engine that does not answer in time leaves the last ones."""
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._read())
-        try:
-            await asyncio.wait_for(asyncio.shield(self._reading), SCRAPE_TIMEOUT_SECONDS)
-        except TimeoutError:
-            logger.warning("the engine is busy: /metrics shows expert counts of an earlier scrape")
-
-    async def _read(self) -> None:
-        try:
-            workers = await self._read_workers()
-        except Exception:  # the scrape must outlive a dead engine
-            logger.exception("expert counts could not be read from the engine")
-            return
-        self._counts = merge(workers)
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
         assignments = _family(EXPERT_ASSIGNMENTS)
         if self._expert_metrics != "off":
-            for layer, row in sorted(self._counts.assignments.items()):
+            for layer, row in sorted(self._counts.assignments().items()):
                 if self._expert_metrics == "full":
-                    for expert, count in enumerate(row):
+                    for expert, count in enumerate(row.tolist()):
                         assignments.add_metric((self._model_name, str(layer), str(expert)), count)
                 else:
-                    assignments.add_metric((self._model_name, str(layer), "all"), sum(row))
+                    assignments.add_metric((self._model_name, str(layer), "all"), int(row.sum()))
         yield assignments
 
         tokens = _family(ROUTED_TOKENS)
-        for (mode, phase), count in self._counts.routed_tokens.items():
+        for (mode, phase), count in self._counts.routed_tokens().items():
             tokens.add_metric((self._model_name, mode, phase), count)
         yield tokens
 
@@ -170,17 +145,3 @@ class CountedStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._count(self._outcome)
-
-
-class RefreshOnScrape:
-    """ASGI middleware: a request for /metrics waits for fresh counts first."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].rstrip("/") == "/metrics":
-            galton = getattr(scope["app"].state, "galton", None)  # not before the engine runs
-            if galton is not None:
-                await galton.expert_load.refresh()
-        await self.app(scope, receive, send)

@@ -10,7 +10,9 @@ import asyncio
 import os
 import signal
 from argparse import Namespace
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.datastructures import State
@@ -20,7 +22,6 @@ from routing.policy.presets import PresetError
 from server import api, catalog, health
 from server.app import Galton
 from server.edge import attach_edge
-from server.metrics import RefreshOnScrape
 from server.vllm_handlers import adopt
 
 
@@ -36,7 +37,8 @@ class GaltonEndpoints:
         app.include_router(catalog.api)
         app.include_router(catalog.models)
         app.include_router(health.api)
-        app.add_middleware(RefreshOnScrape)
+        app.add_middleware(health.Gate, lifetime=app.state.args.galton_lifetime)
+        _run_after_start(app)
         attach_edge(app, app.state.args.galton_settings.max_body_bytes)
 
     async def init_state(
@@ -46,7 +48,25 @@ class GaltonEndpoints:
         assert engine_client is not None, "Galton needs an engine"
         state.galton = await Galton.start(engine_client, args)
         adopt(state, state.galton)
-        _heed_hangup(state.galton)
+
+
+def _run_after_start(app: FastAPI) -> None:
+    """Signals are heeded and the engine watched while the application runs: vLLM installs its own
+    handlers of signals shortly before.
+    """
+    lifespan = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def watched(app: FastAPI) -> AsyncIterator[Any]:
+        galton: Galton = app.state.galton
+        app.state.args.galton_lifetime.heed_signals(app.state.engine_client)
+        _heed_hangup(galton)
+        watch = asyncio.create_task(galton.watchdog.run())
+        async with lifespan(app) as state:
+            yield state
+        watch.cancel()
+
+    app.router.lifespan_context = watched
 
 
 def _heed_hangup(galton: Galton) -> None:

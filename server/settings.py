@@ -180,6 +180,21 @@ class Settings(Flags):
         "N",
         "how long a connection without a request stays open (default: 75)",
     )
+    # Kubernetes kills what has not ended after 30.
+    drain_seconds: int = flag(
+        25,
+        integer_from(0),
+        "N",
+        "how long running requests may take to end after SIGTERM (default: 25)",
+    )
+    stall_seconds: int = flag(
+        10,
+        integer_from(0),
+        "N",
+        "an engine that works and does not move for so long is thought to hang: /health is 503; "
+        "after twice the time requests end in an error, after three times the process; 0: never "
+        "(default: 10)",
+    )
     # Each is a sequence in the engine, and 16,384 of them, vLLM's bound, stall all others for
     # seconds.
     max_choices: int = flag(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routing.counts import Memory
 from routing.cpu.route import route
 from routing.cpu.step import table_of
 from routing.reference.rule import RouterRule
@@ -25,8 +26,9 @@ class CpuBackend:
         rules: Sequence[RouterRule],
         max_num_tokens: int,
         max_num_seqs: int,
+        memory: Memory | None = None,
     ) -> None:
-        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs)
+        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, memory)
         self._max_top_k = spec.max_top_k
         self._table = table_of(self.state.arrays, self.state.sizes())
         self.step_table: int = self._table.ctypes.data

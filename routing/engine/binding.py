@@ -17,7 +17,8 @@ from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 
 from routing.backend import load_backend
-from routing.engine import operator
+from routing.counts import Counts
+from routing.engine import operator, shared_memory
 from routing.engine.operator import BoundModel
 from routing.engine.recorder import Recorder
 from routing.reference.rule import RouterRule
@@ -94,8 +95,9 @@ def bind_model(
         )
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
-    backend = load_backend("cpu")(spec, rules, max_num_tokens, max_num_seqs)
-    bound = BoundModel(backend, Recorder(spec))
+    memory, path = shared_memory.create(Counts.num_bytes(len(layers), num_experts))
+    backend = load_backend("cpu")(spec, rules, max_num_tokens, max_num_seqs, memory)
+    bound = BoundModel(backend, Recorder(spec), path)
     operator.serve(bound)
     for layer_index, layer in enumerate(layers):
         layer.router = PolicyRouter(layer.router, layer_index, max_top_k)

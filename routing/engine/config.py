@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 VLLM_VERSION: Final = "0.32.0"
 CONFIG_KEY: Final = "galton"
+# Upon it, engine core and workers write their stacks to stderr.
+DUMP_SIGNAL: Final = signal.SIGUSR2
 
 
 class UnsupportedVersionError(RuntimeError):

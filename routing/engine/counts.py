@@ -1,33 +1,66 @@
-"""What an engine has counted, of all its workers."""
+"""What an engine has counted, of all its workers, read from their memory: no step waits for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from routing.counts import PHASES, Counts
+from routing.engine import shared_memory
+from routing.policy.modes import MODES
+from routing.spec import RouterSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """assignments: {layer: [E]} (token, expert) pairs. routed_tokens: {(mode, phase): tokens}."""
+class WorkerCounts(NamedTuple):
+    """One worker's. layers: decoder layer index of each row of assignments."""
 
-    assignments: dict[int, list[int]] = field(default_factory=dict)
-    routed_tokens: dict[tuple[str, str], int] = field(default_factory=dict)
+    layers: tuple[int, ...]
+    counts: Counts
 
 
-def merge(workers: Iterable[Mapping[str, Any]]) -> Counts:
+class EngineCounts:
     """The sum over workers, each of which counts what no other of its replica does.
 
-    Pipeline stages hold different layers, data-parallel replicas the same ones.
-    workers: `galton_counts` of each.
+    Pipeline stages hold different layers, data-parallel replicas the same ones. A step that runs
+    may be counted in some layers and not yet in others.
     """
-    counts = Counts()
-    for worker in workers:
-        for layer, row in worker["assignments"].items():
-            known = counts.assignments.get(layer, [0] * len(row))
-            counts.assignments[layer] = [a + b for a, b in zip(known, row, strict=True)]
-        for mode, phases in worker["routed_tokens"].items():
-            for phase, tokens in phases.items():
-                key = (mode, phase)
-                counts.routed_tokens[key] = counts.routed_tokens.get(key, 0) + tokens
-    return counts
+
+    def __init__(self, workers: Sequence[WorkerCounts]) -> None:
+        self._workers = workers
+
+    @classmethod
+    def of(cls, described: Sequence[dict[str, Any]]) -> EngineCounts:
+        """described: `galton_describe` of every worker. Raises OSError."""
+        workers = []
+        for worker in described:
+            if worker["counts"] is not None:
+                spec = RouterSpec.from_dict(worker["spec"])
+                memory = shared_memory.open_to_read(worker["counts"])
+                counts = Counts.on(memory, len(spec.layers), spec.num_experts)
+                workers.append(WorkerCounts(spec.layers, counts))
+        return cls(workers)
+
+    def assignments(self) -> dict[int, npt.NDArray[np.int64]]:
+        """{layer: [E]} (token, expert) pairs."""
+        total: dict[int, npt.NDArray[np.int64]] = {}
+        for layers, counts in self._workers:
+            for layer, row in zip(layers, counts.assignments.copy(), strict=True):
+                total[layer] = total.get(layer, 0) + row
+        return total
+
+    def routed_tokens(self) -> dict[tuple[str, str], int]:
+        """{(mode, phase): tokens}."""
+        table = sum(counts.routed_tokens for _, counts in self._workers)
+        assert isinstance(table, np.ndarray), "no worker counts"
+        return {
+            (mode, phase): int(table[i, j])
+            for i, mode in enumerate(MODES)
+            for j, phase in enumerate(PHASES)
+        }
+
+    def progress(self) -> int:
+        """Grows with every layer that routes a token."""
+        return int(sum(counts.assignments.sum() for _, counts in self._workers))

@@ -18,13 +18,12 @@ from vllm.sampling_params import RequestOutputKind
 from routing.engine.request import Request
 from routing.engine.startup import attach
 from routing.engine.travel import REQUEST_KEY
-from routing.spec import RouterSpec
 
 STOP_SECONDS: Final = 10.0
 
 
 class OfflineEngine:
-    """A running engine and its routers, `spec`."""
+    """A running engine, its routers, `spec`, and what they have counted, `counts`."""
 
     def __init__(self, engine_args: EngineArgs) -> None:
         """Start it. Raises SelfTestError where the engine does not route as it should.
@@ -40,7 +39,7 @@ class OfflineEngine:
             self.llm = LLM.from_engine_args(engine_args)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-        self.spec: RouterSpec = asyncio.run(attach(AwaitableLLM(self.llm)))
+        self.spec, self.counts = asyncio.run(attach(AwaitableLLM(self.llm)))
         self.tokenizer: Any = self.llm.get_tokenizer()
         self.max_model_len = int(self.llm.model_config.max_model_len)
 

@@ -41,11 +41,14 @@ class Observation:
 class BoundModel:
     """The routers of the model loaded in this process.
 
+    counts_path: where other processes find the backend's counts, see
+    `routing.engine.shared_memory`.
     observations: what the layers did; None while no self-test runs.
     """
 
     backend: Backend
     recorder: Recorder
+    counts_path: str
     observations: list[Observation] | None = None
 
 

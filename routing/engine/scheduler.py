@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from routing.engine.config import config_of
+from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.hooks import wrap
 
 
@@ -51,6 +52,7 @@ def _scheduler_init(
     if config_of(self.vllm_config) is not None:
         self.aux_output_connector = RowConnector()
         end_with_parent()
+        faulthandler.register(DUMP_SIGNAL)
 
 
 @functools.cache

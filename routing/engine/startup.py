@@ -7,12 +7,13 @@ silently does nothing would be the worst of bugs, so no server starts before thi
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
 from routing.engine import intake
 from routing.engine.config import config_of
+from routing.engine.counts import EngineCounts
 from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 from routing.trace import UNKNOWN_MODEL
@@ -29,7 +30,14 @@ class SelfTestError(RuntimeError):
 _PROMPT: Final = {"prompt_token_ids": [1, 2]}
 
 
-async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> RouterSpec:
+class Attached(NamedTuple):
+    """The routers of a running engine, and what it has counted."""
+
+    spec: RouterSpec
+    counts: EngineCounts
+
+
+async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Attached:
     """Learn the routers of a running engine and self-test them.
 
     fingerprint: the model's, see `routing.trace`; no worker need know it.
@@ -37,6 +45,10 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Rout
     """
     described = await client.collective_rpc("galton_describe")
     spec = _learn(client.vllm_config, described, fingerprint)
+    try:
+        counts = EngineCounts.of(described)
+    except OSError as error:
+        raise SelfTestError(f"the workers' counts cannot be read: {error}") from None
     if (processor := getattr(client, "input_processor", None)) is not None:
         intake.renew(processor)
     await client.collective_rpc("galton_listen")
@@ -44,7 +56,7 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Rout
         pass
     _judge(await client.collective_rpc("galton_check", args=(_self_test_policy(spec),)))
     await client.reset_prefix_cache()
-    return spec
+    return Attached(spec, counts)
 
 
 def _learn(
@@ -54,7 +66,7 @@ def _learn(
         if "problem" in worker:
             raise SelfTestError(worker["problem"])
     try:
-        spec = RouterSpec.union([RouterSpec.from_dict(worker) for worker in described])
+        spec = RouterSpec.union([RouterSpec.from_dict(worker["spec"]) for worker in described])
     except ValueError as error:
         raise SelfTestError(str(error)) from None
     config = config_of(vllm_config)

@@ -5,21 +5,20 @@ Chosen by vLLM's own `worker_cls` option.
 
 from __future__ import annotations
 
+import faulthandler
 from typing import Any
 
 import numpy as np
-from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
+from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from routing.engine.binding import RoutingBindError, bind_model
-from routing.engine.config import config_of
+from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.operator import BoundModel
 from routing.engine.runner_v1 import hook_runner
 from routing.engine.selftest import disagreements
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
-from routing.policy.modes import MODES
-from routing.state import PHASES
 
 
 class RoutingCPUWorker(CPUWorker):
@@ -34,6 +33,7 @@ class RoutingCPUWorker(CPUWorker):
         A model that cannot be bound is reported by `galton_describe`, in one line; an
         exception here would end in a page of every process's tracebacks.
         """
+        faulthandler.register(DUMP_SIGNAL)
         super().load_model(**kwargs)
         config = config_of(self.vllm_config)
         assert config is not None, "the engine was not started with engine_options()"
@@ -59,27 +59,16 @@ class RoutingCPUWorker(CPUWorker):
         return output
 
     def galton_describe(self) -> dict[str, Any]:
-        """The `RouterSpec` of this worker's layers, as a dictionary; or its `problem`."""
+        """What the API process must know of this worker; or its `problem`.
+
+        spec: the `RouterSpec` of its layers, as a dictionary. counts: where its counts are, see
+        `routing.engine.shared_memory`; None on a rank that repeats another's, all but the first
+        of a tensor-parallel group.
+        """
         if self.problem is not None:
             return {"problem": self.problem}
-        return self.bound.backend.state.spec.as_dict()
-
-    def galton_counts(self) -> dict[str, Any]:
-        """Counts since the start, for `routing.engine.counts.merge`.
-
-        assignments: {layer: [E]} (token, expert) pairs. routed_tokens: {mode: {phase: tokens}}.
-        Each is empty on a rank that would repeat another's: all but the first of a tensor-
-        parallel group, and for tokens all but the first pipeline stage.
-        """
-        if get_tensor_model_parallel_rank() != 0:
-            return {"assignments": {}, "routed_tokens": {}}
-        backend = self.bound.backend
-        assignments = {layer: row.tolist() for layer, row in backend.counts().items()}
-        if not get_pp_group().is_first_rank:
-            return {"assignments": assignments, "routed_tokens": {}}
-        by_mode = zip(MODES, backend.state.routed_tokens.tolist(), strict=True)
-        tokens = {mode: dict(zip(PHASES, row, strict=True)) for mode, row in by_mode}
-        return {"assignments": assignments, "routed_tokens": tokens}
+        counts = self.bound.counts_path if get_tensor_model_parallel_rank() == 0 else None
+        return {"spec": self.bound.backend.state.spec.as_dict(), "counts": counts}
 
     def galton_listen(self) -> None:
         """Start keeping what the layers do, for `galton_check`, and stop counting."""
@@ -104,4 +93,4 @@ class RoutingCPUWorker(CPUWorker):
 
     def _counters(self) -> tuple[np.ndarray[Any, Any], ...]:
         state = self.bound.backend.state
-        return state.arrays.assignments, state.routed_tokens
+        return state.counts.assignments, state.counts.routed_tokens

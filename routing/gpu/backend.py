@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routing.counts import Memory
 from routing.gpu.route import route
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
@@ -28,8 +29,9 @@ class GpuBackend:
         rules: Sequence[RouterRule],
         max_num_tokens: int,
         max_num_seqs: int,
+        memory: Memory | None = None,
     ) -> None:
-        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs)
+        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, memory)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         on_host = map(torch.from_numpy, self.state.arrays)
         self.step = Step(*(tensor.to(self.device, copy=True) for tensor in on_host))

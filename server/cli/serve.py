@@ -11,8 +11,8 @@ from typing import Any, Final
 from server import preflight
 from server.settings import Settings
 
-# How long open connections may take to end once the engine is stopped. vLLM kills an engine
-# that does not stop at once, and a stream that waits for it would wait for ever.
+# How long open connections may take to end once the engine is stopped, after the drain: vLLM kills
+# an engine that does not stop at once, and a stream that waits for it would wait for ever.
 GRACE_SECONDS: Final = 2
 
 EPILOG: Final = """\
@@ -47,7 +47,10 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
-    """Run the server until it is told to stop. Raises SettingError, CannotStartError."""
+    """Run the server until it is told to stop; 1 where its engine died or hung.
+
+    Raises SettingError, CannotStartError.
+    """
     settings = Settings.from_args(args)
     preflight.check_machine()
     print("galton: loading vLLM ...", file=sys.stderr, flush=True)
@@ -67,7 +70,7 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     with quiet_failure():
         options = {"timeout_graceful_shutdown": GRACE_SECONDS, "http": HttpProtocol}
         uvloop.run(run_server(vllm_args, **options))
-    return 0
+    return 1 if vllm_args.galton_lifetime.failure else 0
 
 
 def announce_plugins() -> None:

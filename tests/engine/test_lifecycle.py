@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import signal
 import subprocess
 import threading
@@ -19,12 +20,42 @@ import pytest
 from loadtests.servers import Process, ServerError, galton, stop
 from tests.shared import warm
 from tests.shared.families import build
-from tests.shared.servers import DEMO, MODEL, Server, running
+from tests.shared.servers import DEMO, MODEL, Server, eventually, running
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
+
+
+class Stream(threading.Thread):
+    """A client that reads a stream of completions; `lines` holds what it has read."""
+
+    def __init__(self, server: Server, **body: Any) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._url = f"{server.url}/v1/completions"
+        self._body = {
+            "model": MODEL,
+            "prompt": [20, 21],
+            "ignore_eos": True,
+            "stream": True,
+            **body,
+        }
+        self.start()
+
+    def run(self) -> None:
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", self._url, json=self._body, timeout=300) as answer,
+        ):
+            self.lines += filter(None, answer.iter_lines())
+
+    def end(self) -> list[str]:
+        """The lines, all of them."""
+        self.join(120)
+        assert not self.is_alive()
+        return self.lines
 
 
 # The demo, named: without its presets.
@@ -38,8 +69,8 @@ NO_PRESETS = [
     ("sig", "frozen", "flags", "popen"),
     [
         (signal.SIGINT, False, [], subprocess.Popen),
-        (signal.SIGTERM, True, [], warm.Popen),
-        (signal.SIGHUP, False, NO_PRESETS, warm.Popen),
+        (signal.SIGTERM, True, ["--drain-seconds=1"], warm.Popen),
+        (signal.SIGHUP, False, [*NO_PRESETS, "--drain-seconds=1"], warm.Popen),
     ],
     ids=["interrupt", "termination", "hang-up without presets"],
 )
@@ -57,32 +88,15 @@ def test_signal_ends_the_server_and_all_its_processes(
     """
     with running(galton("serve", *flags), tmp_path / "log", popen=popen) as server:
         # More than any machine does before the signal comes.
-        body = {"model": MODEL, "prompt": [20, 21], "n": 64, "max_tokens": 1900}
-        body |= {"ignore_eos": True, "stream": True, "temperature": 1}
-        first_token, lines = threading.Event(), list[str]()
-
-        def stream() -> None:
-            url = f"{server.url}/v1/completions"
-            with (
-                contextlib.suppress(httpx.TransportError),
-                httpx.stream("POST", url, json=body, timeout=300) as answer,
-            ):
-                for line in answer.iter_lines():
-                    lines.append(line)
-                    first_token.set()
-
-        client = threading.Thread(target=stream)
-        client.start()
-        assert first_token.wait(300)
+        stream = Stream(server, max_tokens=1900, n=64, temperature=1)
+        assert eventually(lambda: bool(stream.lines))
         processes = server.children()
         assert len(processes) >= 2
         if frozen:
             next(p for p in processes if "EngineCore" in p.name()).suspend()
-        stop(server, sig, seconds=60)
-        client.join(60)
-        assert not client.is_alive()
-        assert lines[0].startswith('data: {"id"')
-        assert "data: [DONE]" not in lines
+        assert stop(server, sig, seconds=60) == 0
+        assert stream.lines[0].startswith('data: {"id"')
+        assert "data: [DONE]" not in stream.end()
         assert _gone(processes, 60)
 
 
@@ -167,8 +181,82 @@ def test_dead_engine_ends_the_server(guarded: Server) -> None:
     body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
     with contextlib.suppress(httpx.TransportError):
         assert guarded.post("/v1/completions", body, headers=KEYS[0]).status_code >= 500
-    guarded.process.wait(60)
+    assert guarded.process.wait(60) == 1
     assert _gone(processes, 60)
+
+
+def status(server: Server, path: str) -> int:
+    return httpx.get(server.url + path, timeout=60).status_code
+
+
+def test_sigterm_lets_running_requests_end_and_takes_no_new_ones(tmp_path: Path) -> None:
+    with running(galton("serve"), tmp_path / "log") as server:
+        streams = [Stream(server, max_tokens=100) for _ in range(50)]
+        assert eventually(lambda: all(stream.lines for stream in streams))
+        with server.engine_held():  # so that none ends before the server is seen to drain
+            server.process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: status(server, "/ready") == 503)
+            assert status(server, "/health") == 200
+            late = server.post("/v1/completions", {"prompt": [20, 21]})
+            assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+            assert "shutting down" in late.json()["error"]["message"]
+        for stream in streams:
+            assert stream.end()[-1] == "data: [DONE]"
+        assert server.process.wait(60) == 0
+
+
+def test_what_does_not_end_in_time_gets_an_error_and_a_second_signal_ends_at_once(
+    tmp_path: Path,
+) -> None:
+    with running(galton("serve", "--drain-seconds=1"), tmp_path / "log") as server:
+        stream = Stream(server, max_tokens=1900, n=64, temperature=1)
+        assert eventually(lambda: bool(stream.lines))
+        server.process.send_signal(signal.SIGTERM)
+        last = json.loads(stream.end()[-1].removeprefix("data: "))
+        assert last["error"]["code"] == 503
+        assert "shutting down" in last["error"]["message"]
+        assert server.process.wait(60) == 0
+
+    with running(galton("serve", "--drain-seconds=100000"), tmp_path / "log") as server:
+        stream = Stream(server, max_tokens=1900, n=64, temperature=1)
+        assert eventually(lambda: bool(stream.lines))
+        server.process.send_signal(signal.SIGTERM)
+        assert eventually(lambda: status(server, "/ready") == 503)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0
+        assert stream.end()[-1] != "data: [DONE]"
+
+
+def _suspend(server: Server, name: str) -> psutil.Process:
+    process = next(child for child in server.children() if name in child.name())
+    process.suspend()
+    return process
+
+
+@pytest.mark.parametrize("name", ["EngineCore", "Worker"])
+def test_hung_engine_is_told_and_ended(tmp_path: Path, name: str) -> None:
+    """Idle, it is unhealthy until it moves again; at work, it is ended with its requests."""
+    with running(galton("serve", "--stall-seconds=3"), tmp_path / "log") as server:
+        processes = server.children()
+        hung = _suspend(server, name)
+        assert eventually(lambda: status(server, "/health") == 503)
+        refused = server.post("/v1/completions", {"prompt": [20, 21]})
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        hung.resume()
+        assert eventually(lambda: status(server, "/health") == 200)
+        assert server.tokens([20, 21])
+
+        stream = Stream(server, max_tokens=1900, n=64, temperature=1)
+        assert eventually(lambda: bool(stream.lines))
+        _suspend(server, name)
+        assert eventually(lambda: status(server, "/ready") == 503)
+        last = json.loads(stream.end()[-1].removeprefix("data: "))
+        assert last["error"]["code"] == 503
+        assert server.process.wait(60) == 1
+        assert _gone(processes, 60)
+        log = server.log.read_text(errors="replace")
+        assert "the engine hangs: the server ends" in log
+        assert "(most recent call first)" in log
 
 
 def test_router_that_cannot_be_controlled_stops_the_start(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def _galton(path: Path) -> dict[str, Any]:
     from routing.engine.startup import attach
     from routing.policy import parse_policy
 
-    spec = asyncio.run(attach(AwaitableLLM(llm)))
+    spec, _ = asyncio.run(attach(AwaitableLLM(llm)))
     greedy = _greedy(llm, PROMPTS)
     answers, problems = {}, {}
     for name, policy in policies(spec).items():

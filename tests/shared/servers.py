@@ -29,7 +29,6 @@ TOOL_FLAGS = (
     '--structured-outputs-config={"backend": "xgrammar", "disable_any_whitespace": true}',
 )
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
-LATE = "/metrics shows expert counts of an earlier scrape"  # said in the log
 # A connection per request. Made once: making a client takes longer than most requests.
 HTTP = httpx.Client(timeout=300, limits=httpx.Limits(max_keepalive_connections=0))
 TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
@@ -96,12 +95,8 @@ class Server(servers.Server):
         return [answer.result() for answer in answers]
 
     def metrics(self) -> str:
-        """The page /metrics, asked again where the engine was late and its counts are old ones."""
-        while True:
-            late = self.log.read_text(errors="replace").count(LATE)
-            page = HTTP.get(self.url + "/metrics").text
-            if self.log.read_text(errors="replace").count(LATE) == late:
-                return page
+        """The page /metrics."""
+        return HTTP.get(self.url + "/metrics").text
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry `labels`."""

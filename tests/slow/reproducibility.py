@@ -100,7 +100,7 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
     from routing.engine.offline import AwaitableLLM
     from routing.engine.startup import attach
 
-    spec = asyncio.run(attach(AwaitableLLM(llm)))
+    spec, _ = asyncio.run(attach(AwaitableLLM(llm)))
     asked = requests(count, spec)
     params = [
         SamplingParams(

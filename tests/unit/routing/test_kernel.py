@@ -161,7 +161,7 @@ def test_a_new_request_in_a_row_brings_its_own_policy() -> None:
         run(backend, np.zeros((1, 16), np.float32))
         counts.append(int(assignments(backend)[0].sum() - before))
     assert counts == [8, 4, 1, 2]
-    assert backend.state.routed_tokens.tolist()[:2] == [[0, 3], [0, 1]]
+    assert backend.state.counts.routed_tokens.tolist()[:2] == [[0, 3], [0, 1]]
 
 
 def hostile_logits(num_tokens: int, num_experts: int, seed: int) -> Floats:
