@@ -63,7 +63,15 @@ class Galton:
         watchdog = Watchdog(engine, counts, args.galton_lifetime, settings.stall_seconds)
         requests = RequestCounter(file.models[0])
         galton = cls(spec, settings, file, limits, requests, watchdog)
-        REGISTRY.register(ExpertLoad(spec, counts, file.models[0], settings.expert_metrics))
+        REGISTRY.register(
+            ExpertLoad(
+                spec,
+                counts,
+                file.models[0],
+                settings.expert_metrics,
+                settings.metrics_min_tokens,
+            )
+        )
         logger.info("routing self-test passed: %s", spec)
         return galton
 

@@ -26,6 +26,7 @@ from vllm.exceptions import GracefulHTTPError
 from server.anthropic_errors import AnthropicErrors
 from server.auth import Authentication, is_open
 from server.health import RETRY_AFTER
+from server.metrics import METRICS_PATH, SERVING_PATH
 from server.settle import HEADER
 
 KEY_HEADERS: Final = ("api-key", "x-api-key")
@@ -90,7 +91,7 @@ class Understanding:
             if is_open(scope):
                 if scope.get("method") == "HEAD":
                     scope["method"] = "GET"  # uvicorn sends no body all the same
-                if scope["path"].endswith("/metrics"):
+                if scope["path"].endswith((METRICS_PATH, SERVING_PATH)):
                     scope["path"] += "/"
             headers = Headers(scope=scope)
             key = next((headers[name] for name in KEY_HEADERS if name in headers), None)

@@ -7,10 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final, NamedTuple
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter
+from fastapi import FastAPI
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, make_asgi_app
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.responses import StreamingResponse
+from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from routing.engine.counts import EngineCounts
@@ -19,6 +21,9 @@ from server import sse
 from server.settings import automatic_level
 
 logger = logging.getLogger("vllm.galton")
+
+METRICS_PATH: Final = "/metrics"
+SERVING_PATH: Final = "/metrics/serving"
 
 
 class Name(NamedTuple):
@@ -51,11 +56,17 @@ class ExpertLoad(Collector):
     """Counters of (token, expert) assignments and of routed tokens, as the engine has counted
     them when it is asked.
 
-    expert_metrics: see `Settings`.
+    expert_metrics: see `Settings`. min_tokens: once so many more were routed; what changes from
+    one scrape to the next is never fewer tokens' experts.
     """
 
     def __init__(
-        self, spec: RouterSpec, counts: EngineCounts, model_name: str, expert_metrics: str
+        self,
+        spec: RouterSpec,
+        counts: EngineCounts,
+        model_name: str,
+        expert_metrics: str,
+        min_tokens: int = 0,
     ) -> None:
         num_series = len(spec.layers) * spec.num_experts
         if expert_metrics == "auto":
@@ -65,12 +76,20 @@ class ExpertLoad(Collector):
         self._counts = counts
         self._model_name = model_name
         self._expert_metrics = expert_metrics
+        self._min_tokens = min_tokens
+        self._assignments, self._tokens = counts.assignments(), counts.routed_tokens()
+
+    def _refresh(self) -> None:
+        tokens = self._counts.routed_tokens()
+        if sum(tokens.values()) - sum(self._tokens.values()) >= self._min_tokens:
+            self._assignments, self._tokens = self._counts.assignments(), tokens
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
+        self._refresh()
         assignments = _family(EXPERT_ASSIGNMENTS)
         if self._expert_metrics != "off":
-            for layer, row in sorted(self._counts.assignments().items()):
+            for layer, row in sorted(self._assignments.items()):
                 if self._expert_metrics == "full":
                     for expert, count in enumerate(row.tolist()):
                         assignments.add_metric((self._model_name, str(layer), str(expert)), count)
@@ -79,13 +98,36 @@ class ExpertLoad(Collector):
         yield assignments
 
         tokens = _family(ROUTED_TOKENS)
-        for (mode, phase), count in self._counts.routed_tokens().items():
+        for (mode, phase), count in self._tokens.items():
             tokens.add_metric((self._model_name, mode, phase), count)
         yield tokens
 
 
 def _family(name: Name) -> CounterMetricFamily:
     return CounterMetricFamily(name.name, name.meaning, labels=name.labels)
+
+
+class Serving(Collector):
+    """All that is registered but the experts' counts: for gateways, which scrape many times a
+    second and read a handful of gauges.
+    """
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus-client at every exposition."""
+        experts = {family.name for family in (_family(EXPERT_ASSIGNMENTS), _family(ROUTED_TOKENS))}
+        return (metric for metric in REGISTRY.collect() if metric.name not in experts)
+
+
+def attach_metrics(app: FastAPI, *, has_own_port: bool) -> None:
+    """Serve `SERVING_PATH`; has_own_port: nothing of vLLM's /metrics is served here."""
+    routes = app.router.routes
+    if has_own_port:
+        routes[:] = [r for r in routes if getattr(r, "path", None) != METRICS_PATH]
+        return
+    registry = CollectorRegistry()
+    registry.register(Serving())
+    # In front of vLLM's, which takes all that begins with /metrics.
+    routes.insert(0, Mount(SERVING_PATH, make_asgi_app(registry=registry)))
 
 
 class RequestCounter:

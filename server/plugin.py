@@ -10,11 +10,12 @@ import asyncio
 import os
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import start_http_server
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
@@ -22,6 +23,8 @@ from routing.policy.presets import PresetError
 from server import api, catalog, health
 from server.app import Galton
 from server.edge import attach_edge
+from server.metrics import attach_metrics
+from server.settings import Settings
 from server.vllm_handlers import adopt
 
 
@@ -37,9 +40,12 @@ class GaltonEndpoints:
         app.include_router(catalog.api)
         app.include_router(catalog.models)
         app.include_router(health.api)
-        app.add_middleware(health.Gate, lifetime=app.state.args.galton_lifetime)
+        args = app.state.args
+        settings: Settings = args.galton_settings
+        attach_metrics(app, has_own_port=settings.metrics_port is not None)
+        app.add_middleware(health.Gate, lifetime=args.galton_lifetime)
         _run_after_start(app)
-        attach_edge(app, app.state.args.galton_settings.max_body_bytes)
+        attach_edge(app, settings.max_body_bytes)
 
     async def init_state(
         self, engine_client: EngineClient | None, state: State, args: Namespace
@@ -63,10 +69,26 @@ def _run_after_start(app: FastAPI) -> None:
         _heed_hangup(galton)
         watch = asyncio.create_task(galton.watchdog.run())
         async with lifespan(app) as state:
-            yield state
+            with _metrics_port(app.state.args):
+                yield state
         watch.cancel()
 
     app.router.lifespan_context = watched
+
+
+@contextmanager
+def _metrics_port(args: Namespace) -> Iterator[None]:
+    """/metrics on a port of its own, where that is wanted."""
+    port = args.galton_settings.metrics_port
+    if port is None:
+        yield
+        return
+    server, thread = start_http_server(port, args.host or "0.0.0.0")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
 
 
 def _heed_hangup(galton: Galton) -> None:

@@ -46,7 +46,7 @@ def check_plugins() -> None:
                 ) from None
 
 
-def check_port(host: str | None, port: int) -> None:
+def check_port(host: str | None, port: int, flag: str = "--port") -> None:
     """Refuse a port that somebody else listens on."""
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -56,7 +56,7 @@ def check_port(host: str | None, port: int) -> None:
         except OSError as error:
             raise CannotStartError(
                 f"port {port} cannot be used ({error.strerror}): stop the program that has it, "
-                f"or choose another with --port {port + 1}"
+                f"or choose another with {flag} {port + 1}"
             ) from None
 
 

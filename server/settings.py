@@ -151,6 +151,21 @@ class Settings(Flags):
         f"layer, 'off' none, 'auto' full up to {MAX_FULL_SERIES:,} series, then layer "
         "(default: auto)",
     )
+    # On a quiet server the difference of two scrapes is one request's experts, and experts tell
+    # of its text (arXiv 2602.04105).
+    metrics_min_tokens: int = flag(
+        0,
+        integer_from(0),
+        "N",
+        "expert counts in /metrics change once so many more tokens were routed, so that they do "
+        "not tell a single request's (default: 0)",
+    )
+    metrics_port: int | None = flag(
+        None,
+        integer_from(1),
+        "N",
+        "serve /metrics on a port of its own, and not on the server's (default: on the server's)",
+    )
     allow_request_steering: bool = flag(
         False,
         switch,
@@ -179,6 +194,12 @@ class Settings(Flags):
         integer_from(1),
         "N",
         "how long a connection without a request stays open (default: 75)",
+    )
+    client_seconds: int = flag(
+        300,
+        integer_from(1),
+        "N",
+        "how long a client may take to send its request, or leave its answer unread (default: 300)",
     )
     # Kubernetes kills what has not ended after 30.
     drain_seconds: int = flag(

@@ -66,7 +66,10 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     preflight.check_plugins()
     vllm_args = parse_vllm_args(settings, vllm_argv)
     preflight.check_port(vllm_args.host, vllm_args.port)
+    if settings.metrics_port is not None:
+        preflight.check_port(vllm_args.host, settings.metrics_port, "--metrics-port")
     preflight.check_memory(vllm_args.model, vllm_args.kv_cache_memory_bytes)
+    HttpProtocol.seconds = settings.client_seconds
     with quiet_failure():
         options = {"timeout_graceful_shutdown": GRACE_SECONDS, "http": HttpProtocol}
         uvloop.run(run_server(vllm_args, **options))

@@ -285,6 +285,14 @@ def test_openapi_documents_what_is_galtons(server: Server) -> None:
         assert "$ref" in answer["content"]["application/json"]["schema"]
 
 
+def test_gateways_have_a_page_without_experts(server: Server) -> None:
+    page = HTTP.get(f"{server.url}/metrics/serving").text
+    for gauge in ("num_requests_waiting", "num_requests_running", "kv_cache_usage_perc"):
+        assert f"vllm:{gauge}{{" in page
+    assert "galton_requests_total" in page
+    assert "galton_expert" not in page
+
+
 def test_expert_metrics_are_exact(server: Server, fresh_prompt: FreshPrompt) -> None:
     def read() -> tuple[list[float], dict[tuple[str, str], float]]:
         name = "galton_expert_assignments_total"

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.servers import Process, ServerError, galton, stop
+from loadtests.servers import Process, ServerError, free_port, galton, stop
 from tests.shared import warm
 from tests.shared.families import build
 from tests.shared.servers import DEMO, MODEL, Server, eventually, running
@@ -121,7 +121,14 @@ DIGEST = hashlib.sha256(b"second").hexdigest()
 
 
 @pytest.fixture(scope="module")
-def start_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Server]]:
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def start_guarded(
+    tmp_path_factory: pytest.TempPathFactory, metrics_port: int
+) -> Iterator[Callable[[], Server]]:
     """The server of `guarded`; a new one where there is none yet, or a test has ended it."""
     started: list[Server] = []
     with contextlib.ExitStack() as stack:
@@ -131,7 +138,9 @@ def start_guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
                 log = tmp_path_factory.mktemp("guarded") / "log"
                 presets = log.with_name("presets.toml")
                 presets.touch()
-                command = galton("serve", f"--presets={presets}", "--api-key", "first", "second")
+                keys = ("--api-key", "first", "second")
+                port = f"--metrics-port={metrics_port}"
+                command = galton("serve", f"--presets={presets}", *keys, port)
                 started.append(stack.enter_context(running(command, log)))
             return started[-1]
 
@@ -173,6 +182,13 @@ def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None
     log = guarded.log.read_text()
     assert f"the old ones stay in force: {file}:3: presets.b.routing: must be" in log
     assert DIGEST not in log
+
+
+def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) -> None:
+    page = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).text
+    assert "galton_expert_assignments_total{" in page
+    for path in ("/metrics", "/metrics/serving"):
+        assert status(guarded, path) == 404
 
 
 def test_dead_engine_ends_the_server(guarded: Server) -> None:

@@ -113,7 +113,7 @@ def test_every_path_but_the_probes_needs_a_key(url: str) -> None:
         status = httpx.request(method, url + path.replace("{", "").replace("}", "")).status_code
         if status != 401:
             is_open.add(path)
-    assert is_open <= {"/health", "/metrics", "/ping", "/ready"}
+    assert is_open <= {"/health", "/metrics", "/metrics/serving", "/ping", "/ready"}
 
 
 def test_a_missing_and_a_wrong_key_are_told_apart(url: str) -> None:
