@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.api_server.entry import run_server_worker
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
 from vllm.utils.argparse_utils import FlexibleArgumentParser
+from vllm.utils.system_utils import decorate_logs
 
 from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
@@ -122,9 +126,12 @@ def _refuse_missing_files(args: Namespace) -> None:
 def _set_defaults(args: Namespace) -> None:
     """What vLLM leaves unbounded, or to the first request that comes."""
     if args.max_num_queued_reqs is None:
-        args.max_num_queued_reqs = 4 * (args.max_num_seqs or MAX_NUM_SEQS)
+        args.max_num_queued_reqs = max(64, 4 * (args.max_num_seqs or MAX_NUM_SEQS))
     if args.max_num_queued_tokens is None:
         args.max_num_queued_tokens = MAX_WAITING_TOKENS
+    if len(set(args.api_key or ())) > 1 and args.scheduling_policy == "fcfs":
+        args.scheduling_policy = "priority"
+        args.galton_fair = True  # see `server.auth.FairQueue`
     structured = args.structured_outputs_config
     if structured.backend == "auto":
         # "auto" keeps, for everybody, what it chose for the first structured request: xgrammar
@@ -160,6 +167,15 @@ def _check_model(args: Namespace) -> None:
             f"--max-experts-per-token must be at most {model.get_num_experts()}, the model's "
             f"number of experts, got {most}"
         )
+
+
+async def run_server(args: Namespace, **uvicorn_options: Any) -> None:
+    """vLLM's function of this name without its handler of SIGTERM, whose exception gets lost while
+    the engine starts.
+    """
+    decorate_logs("APIServer", skip_if_decorated=True)
+    address, listening = setup_server(args, reuse_port=False)
+    await run_server_worker(address, listening, args, **uvicorn_options)
 
 
 @contextmanager

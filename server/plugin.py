@@ -22,6 +22,7 @@ from vllm.engine.protocol import EngineClient
 from routing.policy.presets import PresetError
 from server import api, catalog, health
 from server.app import Galton
+from server.auth import FairQueue
 from server.edge import attach_edge
 from server.metrics import attach_metrics
 from server.settings import Settings
@@ -44,6 +45,8 @@ class GaltonEndpoints:
         settings: Settings = args.galton_settings
         attach_metrics(app, has_own_port=settings.metrics_port is not None)
         app.add_middleware(health.Gate, lifetime=args.galton_lifetime)
+        if getattr(args, "galton_fair", False):
+            app.add_middleware(FairQueue)
         _run_after_start(app)
         attach_edge(app, settings.max_body_bytes)
 

@@ -14,6 +14,9 @@ GIB = 2**30
 BASE_BYTES = 3 * GIB
 
 
+_claims: list[socket.socket] = []  # open as long as the process lives
+
+
 class CannotStartError(RuntimeError):
     """The server cannot start here; the message says why and what to do."""
 
@@ -47,7 +50,11 @@ def check_plugins() -> None:
 
 
 def check_port(host: str | None, port: int, flag: str = "--port") -> None:
-    """Refuse a port that somebody else listens on."""
+    """Refuse a port that somebody else listens on, or that another server claims as it starts.
+
+    vLLM listens once the engine runs only, and of two servers that start together the second would
+    say that it is up, and never be asked.
+    """
     family = socket.AF_INET6 if host and ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,6 +65,16 @@ def check_port(host: str | None, port: int, flag: str = "--port") -> None:
                 f"port {port} cannot be used ({error.strerror}): stop the program that has it, "
                 f"or choose another with {flag} {port + 1}"
             ) from None
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0galton:{host or ''}:{port}")  # of this network namespace, as ports are
+    except OSError:
+        claim.close()
+        raise CannotStartError(
+            f"port {port} is taken by another server that is starting: "
+            f"choose another with {flag} {port + 1}"
+        ) from None
+    _claims.append(claim)
 
 
 def check_memory(model: str, cache_bytes: int | None, available: int | None = None) -> None:

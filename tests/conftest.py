@@ -82,6 +82,7 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "--no-enable-prefix-caching",
         "--max-num-batched-tokens=32",
         "--max-num-seqs=12",
+        "--max-num-queued-reqs=48",
         "--num-gpu-blocks-override=24",
         "--block-size=32",
         "--max-model-len=320",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -58,10 +59,10 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     set_environment(settings)
 
     import uvloop
-    from vllm.entrypoints.launchers.api_server.entry import run_server
 
     from server.http_protocol import HttpProtocol
-    from server.launch import parse_vllm_args, quiet_failure
+    from server.launch import parse_vllm_args, quiet_failure, run_server
+    from server.lifetime import end_while_starting
 
     preflight.check_plugins()
     vllm_args = parse_vllm_args(settings, vllm_argv)
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
         preflight.check_port(vllm_args.host, settings.metrics_port, "--metrics-port")
     preflight.check_memory(vllm_args.model, vllm_args.kv_cache_memory_bytes)
     HttpProtocol.seconds = settings.client_seconds
+    signal.signal(signal.SIGTERM, end_while_starting)
     with quiet_failure():
         options = {"timeout_graceful_shutdown": GRACE_SECONDS, "http": HttpProtocol}
         uvloop.run(run_server(vllm_args, **options))

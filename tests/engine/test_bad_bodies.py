@@ -105,7 +105,7 @@ def test_structure_that_is_not_supported_is_a_400_and_harms_nobody(
 
 
 def test_more_than_may_wait_are_told_to_come_again(small_server: Server) -> None:
-    """At most four times the twelve that run at once, unless `--max-num-queued-reqs` says else."""
+    """At most 48 may run and wait on this server."""
     name, reason = "vllm:admission_rejections_total", "max_num_queued_reqs"
     before = small_server.metric(name, reason=reason)
     body = {"prompt": [20, 21], "max_tokens": 4, "ignore_eos": True}

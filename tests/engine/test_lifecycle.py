@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from loadtests.servers import Process, ServerError, free_port, galton, stop
 from tests.shared import warm
 from tests.shared.families import build
-from tests.shared.servers import DEMO, MODEL, Server, eventually, running
+from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, eventually, running
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -140,7 +141,8 @@ def start_guarded(
                 presets.touch()
                 keys = ("--api-key", "first", "second")
                 port = f"--metrics-port={metrics_port}"
-                command = galton("serve", f"--presets={presets}", *keys, port)
+                flags = (*keys, port, "--max-num-seqs=1", TRACK_LOAD)
+                command = galton("serve", f"--presets={presets}", *flags)
                 started.append(stack.enter_context(running(command, log)))
             return started[-1]
 
@@ -182,6 +184,32 @@ def test_presets_are_reloaded_over_http_with_a_key_only(guarded: Server) -> None
     log = guarded.log.read_text()
     assert f"the old ones stay in force: {file}:3: presets.b.routing: must be" in log
     assert DIGEST not in log
+
+
+def test_who_sends_many_requests_does_not_keep_others_waiting(guarded: Server) -> None:
+    """Of 21 requests, all waiting, the last is another key's: it is answered among the first."""
+    body = {"prompt": [20, 21], "max_tokens": 8, "ignore_eos": True}
+    answered: list[int] = []
+
+    def ask(client: int) -> None:
+        asked = guarded.post("/v1/completions", body, headers=KEYS[client])
+        assert asked.status_code == 200
+        answered.append(client)
+
+    def load() -> int:
+        answer = httpx.get(f"{guarded.url}/load", headers=KEYS[0], timeout=60)
+        return int(answer.json()["server_load"])
+
+    assert eventually(lambda: load() == 0)
+    with ThreadPoolExecutor(21) as pool:
+        with guarded.engine_held():
+            asks = [pool.submit(ask, 0) for _ in range(20)]
+            assert eventually(lambda: load() == 20)
+            asks.append(pool.submit(ask, 1))
+            assert eventually(lambda: load() == 21)
+        for future in asks:
+            future.result()
+    assert answered.index(1) < 10
 
 
 def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) -> None:
@@ -241,6 +269,33 @@ def test_what_does_not_end_in_time_gets_an_error_and_a_second_signal_ends_at_onc
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(60) == 0
         assert stream.end()[-1] != "data: [DONE]"
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "Initializing a V1 LLM engine",
+        "Starting to load model",
+        "Loading weights took",
+        "Supported tasks",
+        "Successfully reset prefix cache",
+    ],
+)
+def test_sigterm_at_any_stage_of_the_start_ends_it(tmp_path: Path, stage: str) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        command = galton("serve", "--host=127.0.0.1", f"--port={free_port()}")
+        process = warm.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=warm.environment()
+        )
+    assert eventually(lambda: stage in log.read_text(errors="replace"))
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    try:
+        assert process.wait(60) == 0
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert _gone(children, 60)
 
 
 def _suspend(server: Server, name: str) -> psutil.Process:

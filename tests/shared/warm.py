@@ -42,9 +42,12 @@ MODULES = (
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This process's environment without settings of Galton and vLLM, and `extra`."""
+    """This process's environment without settings of Galton and vLLM, and `extra`.
+
+    No engine is thought to hang: tests hold it, on machines that are busy otherwise.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    return {**env, "VLLM_LOGGING_LEVEL": "INFO", **extra}
+    return {**env, "VLLM_LOGGING_LEVEL": "INFO", "GALTON_STALL_SECONDS": "0", **extra}
 
 
 class Popen:

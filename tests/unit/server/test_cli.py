@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
+from loadtests.servers import free_port
 from server import preflight
 from server.cli import main
 from server.preflight import CannotStartError
@@ -124,6 +125,13 @@ def test_busy_port_is_one_line() -> None:
         line = failed_start("--host=127.0.0.1", f"--port={port}")
     assert line.startswith(f"galton: port {port} cannot be used")
     assert f"--port {port + 1}" in line
+
+
+def test_port_of_a_server_that_is_starting_is_refused() -> None:
+    port = free_port()
+    preflight.check_port("127.0.0.1", port)
+    with pytest.raises(CannotStartError, match=f"port {port} is taken by another server that is"):
+        preflight.check_port("127.0.0.1", port)
 
 
 def test_bad_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
