@@ -167,6 +167,20 @@ class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
 class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
     """`POST /v1/responses` with the `routing` field."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _answers_have_content(cls, data: Any) -> Any:
+        """vLLM 0.32 takes the first part of each earlier answer, and ends in a 500."""
+        items = data.get("input") if isinstance(data, dict) else None
+        for i, item in enumerate(items if isinstance(items, list) else ()):
+            is_answer = isinstance(item, dict) and item.get("role") == "assistant"
+            if is_answer and item.get("content") == []:
+                raise VLLMValidationError(
+                    f"input[{i}].content must have at least one part, got []",
+                    parameter=f"input[{i}].content",
+                )
+        return data
+
 
 class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
     """`POST /v1/chat/completions/batch` with the `routing` field: a choice per conversation."""

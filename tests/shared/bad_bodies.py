@@ -47,6 +47,10 @@ BAD_BODIES = [
     ("/invocations", b'{%b,"n":1000000000,"routing":{"mode":"sample"}}' % CHAT),
     ("/v1/chat/completions/batch", b'{"messages":[%b]}' % b",".join([b"[]"] * 10_000)),
     ("/v1/responses", b'{"input":[{}],"max_output_tokens":2}'),
+    (
+        "/v1/responses",
+        b'{"input":[{"type":"message","role":"assistant","id":"m","status":"completed","content":[]}]}',
+    ),
     ("/v1/chat/completions/batch", b'{%b,"routing":{"mode":"sample","heat":1}}' % CHAT),
     ("/invocations", b'{%b,"routing":{"mode":"sample","heat":1}}' % CHAT),
     ("/invocations", b"1"),
