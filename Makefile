@@ -7,7 +7,7 @@ PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock battery presets quality \
+.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock battery presets quality soak \
 	clean
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
 	@echo "make presets                      tune the demo's presets (galton tune)"
 	@echo "make quality                      measure the demo by task and policy, with plots"
+	@echo "make soak                         an hour of mixed load: is every promise kept?"
 	@echo "make clean                        remove .venv and caches"
 
 setup: .venv/.ready
@@ -103,6 +104,10 @@ presets: setup
 # from where it was killed.
 quality: setup
 	.venv/bin/python -m loadtests.quality $(ARGS)
+
+# An hour. ARGS="--minutes 150" for longer.
+soak: setup
+	.venv/bin/python -m loadtests.soak $(ARGS)
 
 clean:
 	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""A server under mixed load for hours: does it keep its promises, and does anything grow?"""
