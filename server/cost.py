@@ -48,8 +48,11 @@ class Limits:
         asked = field(request, "max_completion_tokens", "max_tokens", "max_output_tokens")
         length = self.max_model_len if asked is None else min(asked, self.max_model_len)
         prompts = min(num_prompts * self.max_model_len, num_bytes)
-        num_logprobs = num_choices * length * self._per_token(request, "logprobs", "top_logprobs")
-        num_logprobs += prompts * self._per_token(request, "prompt_logprobs")
+        of_answer = self._per_token(request, "logprobs", "top_logprobs")
+        of_prompt = self._per_token(request, "prompt_logprobs")
+        if field(request, "echo"):  # the prompt is part of the answer
+            of_prompt = max(of_prompt, of_answer)
+        num_logprobs = num_choices * length * of_answer + prompts * of_prompt
         if num_logprobs > self.max_logprobs:
             raise VLLMValidationError(
                 "tokens x log-probabilities per token, of all choices and prompts, must be at most "

@@ -42,9 +42,8 @@ class Lifetime:
     """Whether the server takes requests, how many it answers, and why it ends.
 
     draining: it has been told to end. ending: vLLM ends the engine. stalled: why the engine is
-    thought to hang, or None.
-    failure: why the process ends with a status other than 0, or None. active: HTTP requests
-    being answered, probes aside.
+    thought to hang, or None. failure: why the process ends with a status other than 0, or None.
+    active: requests being answered.
     """
 
     def __init__(self, drain_seconds: float) -> None:

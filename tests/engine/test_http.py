@@ -165,6 +165,11 @@ def test_noise_follows_the_seed_of_the_tokens_where_it_has_none(server: Server) 
         ({"n": 10**9, "use_beam_search": True}, "n", "got 1,000,000,000"),
         ({"prompt": ["hi"] * 129}, "n", "got 129"),
         ({"n": 128, "logprobs": 20, "max_tokens": 1900}, "logprobs", "got up to 5,107,200"),
+        (
+            {"prompt": [[20] * 1900] * 128, "logprobs": 20, "echo": True},
+            "logprobs",
+            "got up to 5,507,712",
+        ),
     ],
 )
 @pytest.mark.parametrize("routing", [None, SAMPLE])
