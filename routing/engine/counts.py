@@ -15,10 +15,13 @@ from routing.spec import RouterSpec
 
 
 class WorkerCounts(NamedTuple):
-    """One worker's. layers: decoder layer index of each row of assignments."""
+    """One worker's. layers: decoder layer index of each row of assignments. counts_tokens: whether
+    its tokens are no other worker's, too.
+    """
 
     layers: tuple[int, ...]
     counts: Counts
+    counts_tokens: bool = True
 
 
 class EngineCounts:
@@ -40,20 +43,20 @@ class EngineCounts:
                 spec = RouterSpec.from_dict(worker["spec"])
                 memory = shared_memory.open_to_read(worker["counts"])
                 counts = Counts.on(memory, len(spec.layers), spec.num_experts)
-                workers.append(WorkerCounts(spec.layers, counts))
+                workers.append(WorkerCounts(spec.layers, counts, worker["counts_tokens"]))
         return cls(workers)
 
     def assignments(self) -> dict[int, npt.NDArray[np.int64]]:
         """{layer: [E]} (token, expert) pairs."""
         total: dict[int, npt.NDArray[np.int64]] = {}
-        for layers, counts in self._workers:
+        for layers, counts, _ in self._workers:
             for layer, row in zip(layers, counts.assignments.copy(), strict=True):
                 total[layer] = total.get(layer, 0) + row
         return total
 
     def routed_tokens(self) -> dict[tuple[str, str], int]:
         """{(mode, phase): tokens}."""
-        table = sum(counts.routed_tokens for _, counts in self._workers)
+        table = sum(w.counts.routed_tokens for w in self._workers if w.counts_tokens)
         assert isinstance(table, np.ndarray), "no worker counts"
         return {
             (mode, phase): int(table[i, j])
@@ -63,4 +66,4 @@ class EngineCounts:
 
     def progress(self) -> int:
         """Grows with every layer that routes a token."""
-        return int(sum(counts.assignments.sum() for _, counts in self._workers))
+        return int(sum(worker.counts.assignments.sum() for worker in self._workers))

@@ -9,7 +9,7 @@ import faulthandler
 from typing import Any
 
 import numpy as np
-from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from routing.engine.binding import RoutingBindError, bind_model
@@ -63,12 +63,17 @@ class RoutingCPUWorker(CPUWorker):
 
         spec: the `RouterSpec` of its layers, as a dictionary. counts: where its counts are, see
         `routing.engine.shared_memory`; None on a rank that repeats another's, all but the first
-        of a tensor-parallel group.
+        of a tensor-parallel group. counts_tokens: not in later pipeline stages, which route the
+        same tokens in other layers.
         """
         if self.problem is not None:
             return {"problem": self.problem}
         counts = self.bound.counts_path if get_tensor_model_parallel_rank() == 0 else None
-        return {"spec": self.bound.backend.state.spec.as_dict(), "counts": counts}
+        return {
+            "spec": self.bound.backend.state.spec.as_dict(),
+            "counts": counts,
+            "counts_tokens": get_pp_group().is_first_rank,
+        }
 
     def galton_listen(self) -> None:
         """Start keeping what the layers do, for `galton_check`, and stop counting."""

@@ -29,7 +29,8 @@ def test_replicas_are_added_and_stages_joined() -> None:
     engine = EngineCounts(
         [
             WorkerCounts((0,), _counts([[1, 2]], {0: [3, 0]})),
-            WorkerCounts((2,), _counts([[3, 0]], {})),
+            # The next stage: the same tokens.
+            WorkerCounts((2,), _counts([[3, 0]], {0: [3, 0]}), counts_tokens=False),
             WorkerCounts((0, 2), _counts([[10, 0], [5, 5]], {0: [9, 1], 1: [0, 5]})),
         ]
     )
@@ -43,7 +44,7 @@ def test_replicas_are_added_and_stages_joined() -> None:
 def _worker(pipe: Connection) -> None:
     memory, path = shared_memory.create(Counts.num_bytes(2, 2))
     counts = Counts.on(memory, 2, 2)
-    pipe.send({"spec": SPEC.as_dict(), "counts": path})
+    pipe.send({"spec": SPEC.as_dict(), "counts": path, "counts_tokens": True})
     for _ in range(2):
         pipe.recv()
         counts.assignments[:] += 1
