@@ -107,9 +107,12 @@ class Lifetime:
             await engine.abort(running, internal=True)
         await self._idle(engine, FLUSH_SECONDS)
 
-    async def fail(self, engine: AsyncLLM, reason: str) -> None:
+    def fail(self, engine: AsyncLLM, reason: str) -> None:
         """End the process with status 1: stacks in the log, the engine's processes killed."""
         self.failure = reason
+        self._run(self._fail(engine, reason))
+
+    async def _fail(self, engine: AsyncLLM, reason: str) -> None:
         logger.critical("%s: the server ends", reason)
         last = threading.Timer(LAST_SECONDS, os._exit, (1,))
         last.daemon = True
@@ -121,12 +124,6 @@ class Lifetime:
         _signal(processes, signal.SIGKILL)
         await self.end_requests(engine, reason)
         os.kill(os.getpid(), signal.SIGINT)
-
-    def start_failing(self, engine: AsyncLLM, reason: str) -> None:
-        """`fail`, as a task of its own. Once."""
-        if self.failure is None:
-            self.failure = reason
-            self._run(self.fail(engine, reason))
 
     async def _idle(self, engine: AsyncLLM, seconds: float) -> bool:
         """Whether all requests have ended by then, also those made in the background."""

@@ -55,7 +55,7 @@ class Watchdog:
     async def look(self) -> None:
         """One look, and what follows from it."""
         if self._engine.errored:
-            self._lifetime.start_failing(self._engine, "the engine died")
+            self._lifetime.fail(self._engine, "the engine died")
             return
         self._looks = 0 if self._is_alive() else self._looks + 1
         if self._looks == 0:
@@ -68,7 +68,7 @@ class Watchdog:
         elif self._looks == 2 * self._stall_looks:
             await self._lifetime.end_requests(self._engine, "the engine hangs")
         elif self._looks == 3 * self._stall_looks:
-            self._lifetime.start_failing(self._engine, "the engine hangs")
+            self._lifetime.fail(self._engine, "the engine hangs")
 
     def _is_alive(self) -> bool:
         if self._probe is not None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_signal_ends_the_server_and_all_its_processes(
         processes = server.children()
         assert len(processes) >= 2
         if frozen:
-            next(p for p in processes if "EngineCore" in p.name()).suspend()
+            server.child("EngineCore").suspend()
         assert stop(server, sig, seconds=60) == 0
         assert stream.lines[0].startswith('data: {"id"')
         assert "data: [DONE]" not in stream.end()
@@ -196,10 +197,7 @@ def test_who_sends_many_requests_does_not_keep_others_waiting(guarded: Server) -
         assert asked.status_code == 200
         answered.append(client)
 
-    def load() -> int:
-        answer = httpx.get(f"{guarded.url}/load", headers=KEYS[0], timeout=60)
-        return int(answer.json()["server_load"])
-
+    load = partial(guarded.load, headers=KEYS[0])
     assert eventually(lambda: load() == 0)
     with ThreadPoolExecutor(21) as pool:
         with guarded.engine_held():
@@ -221,7 +219,7 @@ def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) ->
 
 def test_dead_engine_ends_the_server(guarded: Server) -> None:
     processes = guarded.children()
-    next(p for p in processes if "EngineCore" in p.name()).kill()
+    guarded.child("EngineCore").kill()
     body: dict[str, Any] = {"prompt": [20, 21], "max_tokens": 2}
     with contextlib.suppress(httpx.TransportError):
         assert guarded.post("/v1/completions", body, headers=KEYS[0]).status_code >= 500
@@ -298,18 +296,13 @@ def test_sigterm_at_any_stage_of_the_start_ends_it(tmp_path: Path, stage: str) -
     assert _gone(children, 60)
 
 
-def _suspend(server: Server, name: str) -> psutil.Process:
-    process = next(child for child in server.children() if name in child.name())
-    process.suspend()
-    return process
-
-
 @pytest.mark.parametrize("name", ["EngineCore", "Worker"])
 def test_hung_engine_is_told_and_ended(tmp_path: Path, name: str) -> None:
     """Idle, it is unhealthy until it moves again; at work, it is ended with its requests."""
     with running(galton("serve", "--stall-seconds=3"), tmp_path / "log") as server:
         processes = server.children()
-        hung = _suspend(server, name)
+        hung = server.child(name)
+        hung.suspend()
         assert eventually(lambda: status(server, "/health") == 503)
         refused = server.post("/v1/completions", {"prompt": [20, 21]})
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
@@ -319,7 +312,7 @@ def test_hung_engine_is_told_and_ended(tmp_path: Path, name: str) -> None:
 
         stream = Stream(server, max_tokens=1900, n=64, temperature=1)
         assert eventually(lambda: bool(stream.lines))
-        _suspend(server, name)
+        hung.suspend()
         assert eventually(lambda: status(server, "/ready") == 503)
         last = json.loads(stream.end()[-1].removeprefix("data: "))
         assert last["error"]["code"] == 503

@@ -59,16 +59,16 @@ class Server(servers.Server):
     @contextmanager
     def engine_held(self) -> Iterator[None]:
         """The engine stands still: requests gather before it, and none is answered."""
-        engine = next(child for child in self.children() if "EngineCore" in child.name())
+        engine = self.child("EngineCore")
         engine.suspend()
         try:
             yield
         finally:
             engine.resume()
 
-    def load(self) -> int:
+    def load(self, **kwargs: Any) -> int:
         """How many requests are being answered."""
-        answering: int = HTTP.get(f"{self.url}/load").json()["server_load"]
+        answering: int = HTTP.get(f"{self.url}/load", **kwargs).json()["server_load"]
         return answering
 
     @contextmanager
@@ -116,6 +116,10 @@ class Server(servers.Server):
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def child(self, name: str) -> psutil.Process:
+        """The first of them whose name has that part."""
+        return next(child for child in self.children() if name in child.name())
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
