@@ -26,7 +26,7 @@ from routing.engine.intake import invalid
 from routing.policy import PolicyError
 from server import sse
 from server.app import Galton
-from server.cost import field
+from server.cost import check_priority, field
 from server.metrics import CountedStream, outcome_of
 from server.requests import (
     RoutedChatCompletionRequest,
@@ -46,6 +46,7 @@ async def answer(
     if handler is None:
         raise NotImplementedError(f"The model does not support {raw_request.url.path}")
     galton: Galton = state.galton
+    check_priority(raw_request.headers)
     galton.limits.check(request, request.num_prompts(), len(await raw_request.body()))
     try:
         _settle(request, raw_request.headers, galton)
@@ -56,6 +57,8 @@ async def answer(
     settled = request.settled
     count = partial(galton.requests.add, settled.policy.mode, settled.preset)
     try:
+        # vLLM asks the same for each prompt, when those before it are on their way.
+        state.engine_client.check_admission(request.num_choices())
         result = await getattr(handler, method)(request, raw_request)
     except asyncio.CancelledError:
         count("abort")

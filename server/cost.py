@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
+from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
 from vllm.exceptions import VLLMValidationError
 
 
@@ -66,6 +67,22 @@ class Limits:
         asked = [int(field(request, name) or 0) for name in names]
         most = self.vocab_size if -1 in asked else max(asked)
         return most + 1 if most else 0
+
+
+def check_priority(headers: Mapping[str, str]) -> None:
+    """Refuse a header that vLLM takes for a priority and cannot send to its engine.
+
+    Raises VLLMValidationError.
+    """
+    try:
+        priority = int(headers.get(PRIORITY_HEADER, 0))
+    except ValueError:  # vLLM ignores that
+        return
+    if not -(2**63) <= priority < 2**63:
+        raise VLLMValidationError(
+            f"header {PRIORITY_HEADER} must be from -2^63 to 2^63 - 1, got {priority!s:.80}",
+            parameter=PRIORITY_HEADER,
+        )
 
 
 def num_prompts(prompt: object) -> int:

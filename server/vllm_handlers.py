@@ -7,7 +7,8 @@ to answer with: presets are models there, and answers use the name that the clie
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -18,12 +19,15 @@ from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 from vllm.entrypoints.openai.responses.serving import OpenAIServingResponses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse, ModelCard, ModelList
 from vllm.entrypoints.serve.engine.serving import BaseServing
+from vllm.exceptions import VLLMValidationError
 
 from routing.engine.hooks import wrap
 from routing.policy.presets import near
 from server.answers import echo
 from server.app import Galton
 from server.requests import RoutedChatCompletionRequest, RoutedMessagesRequest, RoutedRequest
+
+logger = logging.getLogger("vllm.galton")
 
 # The name in the request that this task answers, once vLLM has accepted it.
 _asked_for: Final[ContextVar[str | None]] = ContextVar("galton_asked_for", default=None)
@@ -34,10 +38,25 @@ def adopt(state: State, galton: Galton) -> None:
     models = state.openai_serving_models
     models.__class__, models.galton = AliasedModels, galton
     wrap(BaseServing, "_check_model", _check_model)
+    for name in ("render_chat", "render_responses", "preprocess_chat", "preprocess_completion"):
+        wrap(state.online_renderer, name, _render)
     for handler in (state.anthropic_serving_messages, state.openai_serving_responses):
         for ours in (RoutedMessages, RoutedResponses):
             if type(handler) is ours.__base__:
                 handler.__class__ = ours
+
+
+async def _render(original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+    """Where vLLM's making of a prompt stumbles over what a client sent, that is a 400: vLLM checks
+    the types of some parts only, and no bug of its own depends on anything but these.
+    """
+    try:
+        return await original(*args, **kwargs)
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
+        logger.warning("input that makes no prompt: %r", error)
+        raise VLLMValidationError(
+            "the input holds a part that cannot be made into a prompt"
+        ) from error
 
 
 class AliasedModels(OpenAIServingModels):

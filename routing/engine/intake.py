@@ -8,7 +8,8 @@ module it is a `RequestRouting`, and absent for a native request without a repor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,9 @@ from weakref import WeakValueDictionary
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import SamplingParams
 from vllm.utils.async_utils import make_async
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.core_client import AsyncMPClient
+from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.engine.input_processor import InputProcessor
 from vllm.v1.engine.output_processor import OutputProcessor
 from vllm.v1.engine.parallel_sampling import ParentRequest
@@ -34,6 +38,8 @@ def install() -> None:
     wrap(InputProcessor, "process_inputs", _process_inputs)
     wrap(ParentRequest, "_get_child_sampling_params", _child_sampling_params)
     wrap(OutputProcessor, "add_request", _add_request)
+    wrap(AsyncLLM, "_add_request", _register_request)
+    wrap(AsyncMPClient, "add_request_async", _send_request)
 
 
 def renew(processor: InputProcessor) -> None:
@@ -149,3 +155,27 @@ def _add_request(
     if report is not None:
         state = self.request_states[request.request_id]
         state.routed_experts_chunks = _Inbox(report, routing.choice)
+
+
+async def _register_request(
+    original: Callable[..., Awaitable[None]], self: AsyncLLM, request: Any, *args: Any
+) -> None:
+    """Take a request that is not sent back from the running ones, where vLLM has put it before: it
+    would have a place there for ever, and the engine would seem to hang.
+    """
+    try:
+        await original(self, request, *args)
+    except BaseException:
+        with suppress(EngineDeadError):
+            await self.abort(request.request_id, internal=True)
+        raise
+
+
+async def _send_request(
+    original: Callable[..., Awaitable[None]], self: AsyncMPClient, request: Any
+) -> None:
+    """What cannot be serialized is the client's error."""
+    try:
+        await original(self, request)
+    except OverflowError:
+        raise VLLMValidationError("every integer must have at most 64 bits") from None

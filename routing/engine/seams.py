@@ -41,6 +41,18 @@ SEAMS: Final = (
         "auxiliary outputs reach the caller on the CPU's runner too",
     ),
     Seam(
+        "vllm.v1.engine.async_llm.AsyncLLM._add_request",
+        "wrapped by intake",
+        "a request that is not sent stays among the running ones for ever",
+        "vLLM takes it back, as it does with several choices",
+    ),
+    Seam(
+        "vllm.v1.engine.core_client.AsyncMPClient.add_request_async",
+        "wrapped by intake",
+        "an integer of more than 64 bits is the client's error",
+        "vLLM bounds every field: repetition_detection, 0.32",
+    ),
+    Seam(
         "vllm.v1.core.kv_cache_utils._gen_prompt_embeds_extra_hash_keys",
         "wrapped by cache",
         "blocks computed under different policies must not be shared",

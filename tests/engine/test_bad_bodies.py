@@ -119,6 +119,44 @@ def test_more_than_may_wait_are_told_to_come_again(small_server: Server) -> None
     assert small_server.metric(name, reason=reason) == before + 2
 
 
+OUTPUT = {"type": "function_call_output", "id": "", "created_by": None, "status": "completed"}
+ANSWER = {"type": "message", "id": "m", "role": "assistant", "status": "completed"}
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {**OUTPUT, "output": [{"type": "input_file"}]},
+        {**ANSWER, "content": [{"type": "refusal", "refusal": "no"}]},
+    ],
+)
+def test_part_that_makes_no_prompt_is_a_client_error(server: Server, item: dict[str, Any]) -> None:
+    refused = server.post("/v1/responses", {"input": [item], "max_output_tokens": 2})
+    assert refused.status_code == 400
+    assert "cannot be made into a prompt" in refused.json()["error"]["message"]
+
+
+def test_priority_that_the_engine_cannot_be_sent(server: Server) -> None:
+    headers = {"X-Vllm-Priority": "9" * 30}
+    refused = server.post("/v1/completions", {"prompt": "hi", "stream": True}, headers=headers)
+    assert refused.status_code == 400
+    assert "X-Vllm-Priority must be from -2^63 to 2^63 - 1" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_request_that_the_engine_cannot_be_sent_takes_no_place(
+    small_server: Server, n: int
+) -> None:
+    """vLLM would keep it among the running ones for ever, of which there may be 48."""
+    body = {"prompt": [20, 21], "max_tokens": 2, "n": n, "temperature": 1}
+    patterns = {"max_pattern_size": 10**30, "min_count": 2}
+    for _ in range(50):
+        refused = small_server.post("/v1/completions", {**body, "repetition_detection": patterns})
+        assert refused.status_code == 400, refused.text
+        assert "at most 64 bits" in refused.json()["error"]["message"]
+    assert small_server.post("/v1/completions", body).status_code == 200
+
+
 def test_bad_bodies_leave_concurrent_requests_unharmed(server: Server) -> None:
     prompts: list[tuple[list[int], object]] = [
         (list(range(20, 40)), {"mode": "sample", "seed": 7}),
