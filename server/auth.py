@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
-from vllm.entrypoints.generate.base.serving import PRIORITY_HEADER
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
@@ -47,32 +45,6 @@ class Authentication(AuthenticationMiddleware):
     def _on(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         app: ASGIApp = self.app
         return app(scope, receive, send)
-
-
-class FairQueue:
-    """ASGI middleware: of waiting requests, those come first whose key has fewest before them.
-
-    By vLLM's priorities, lower ones first: a request's is the number of its key's requests that
-    are being answered. So who sends one waits behind one of each key, not behind a thousand.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-        self._active = Counter[str]()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        scope = {**scope, "headers": list(scope["headers"])}
-        headers = MutableHeaders(scope=scope)
-        key = headers.get("authorization", "").partition(" ")[2]
-        headers[PRIORITY_HEADER] = str(self._active[key])  # whatever the client wants it to be
-        self._active[key] += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._active[key] -= 1
 
 
 def is_open(scope: Scope) -> bool:

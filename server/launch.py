@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers import launcher
 from vllm.entrypoints.launchers.api_server.entry import run_server_worker
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import setup_server
@@ -25,6 +26,7 @@ from routing.engine.config import UnsupportedVersionError
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
 from server.aliases import PresetsFile
+from server.fair_queue import Shares
 from server.lifetime import Lifetime
 from server.preflight import CannotStartError
 from server.settings import Settings
@@ -129,9 +131,10 @@ def _set_defaults(args: Namespace) -> None:
         args.max_num_queued_reqs = max(64, 4 * (args.max_num_seqs or MAX_NUM_SEQS))
     if args.max_num_queued_tokens is None:
         args.max_num_queued_tokens = MAX_WAITING_TOKENS
+    args.galton_shares = None
     if len(set(args.api_key or ())) > 1 and args.scheduling_policy == "fcfs":
         args.scheduling_policy = "priority"
-        args.galton_fair = True  # see `server.auth.FairQueue`
+        args.galton_shares = Shares(args.max_num_queued_reqs)
     structured = args.structured_outputs_config
     if structured.backend == "auto":
         # "auto" keeps, for everybody, what it chose for the first structured request: xgrammar
@@ -174,6 +177,9 @@ async def run_server(args: Namespace, **uvicorn_options: Any) -> None:
     the engine starts.
     """
     decorate_logs("APIServer", skip_if_decorated=True)
+    # As it ends, vLLM asks of every process of the machine whether it has the port, the ones that
+    # it has just killed among them, and ends in an error if one is gone meanwhile.
+    launcher.find_process_using_port = lambda port: None
     address, listening = setup_server(args, reuse_port=False)
     await run_server_worker(address, listening, args, **uvicorn_options)
 

@@ -24,6 +24,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from routing.engine.config import DUMP_SIGNAL
 from routing.engine.hooks import wrap
+from server.sockets import remove_folder
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -153,6 +154,7 @@ def end_while_starting(*_: object) -> None:
     """Handler of SIGTERM until requests are taken: ends at once, whatever vLLM waits for."""
     logger.info("told to end while starting")
     _signal(engine_processes(), signal.SIGKILL)
+    remove_folder()
     os._exit(0)
 
 

@@ -19,11 +19,12 @@ from prometheus_client import start_http_server
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
+from routing.engine.hooks import wrap
 from routing.policy.presets import PresetError
 from server import api, catalog, health
 from server.app import Galton
-from server.auth import FairQueue
 from server.edge import attach_edge
+from server.fair_queue import FairQueue
 from server.metrics import attach_metrics
 from server.settings import Settings
 from server.vllm_handlers import adopt
@@ -45,8 +46,8 @@ class GaltonEndpoints:
         settings: Settings = args.galton_settings
         attach_metrics(app, has_own_port=settings.metrics_port is not None)
         app.add_middleware(health.Gate, lifetime=args.galton_lifetime)
-        if getattr(args, "galton_fair", False):
-            app.add_middleware(FairQueue)
+        if args.galton_shares is not None:
+            app.add_middleware(FairQueue, shares=args.galton_shares)
         _run_after_start(app)
         attach_edge(app, settings.max_body_bytes)
 
@@ -55,6 +56,8 @@ class GaltonEndpoints:
     ) -> None:
         """Start, with an engine that runs. Raises SelfTestError, PresetError."""
         assert engine_client is not None, "Galton needs an engine"
+        if args.galton_shares is not None:
+            wrap(engine_client, "check_admission", args.galton_shares.admit)
         state.galton = await Galton.start(engine_client, args)
         adopt(state, state.galton)
 

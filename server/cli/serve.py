@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from server import preflight
+from server import preflight, sockets
 from server.settings import Settings
 
 # How long open connections may take to end once the engine is stopped, after the drain: vLLM kills
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     if settings.metrics_port is not None:
         preflight.check_port(vllm_args.host, settings.metrics_port, "--metrics-port")
     preflight.check_memory(vllm_args.model, vllm_args.kv_cache_memory_bytes)
+    sockets.make_folder()
     HttpProtocol.seconds = settings.client_seconds
     signal.signal(signal.SIGTERM, end_while_starting)
     with quiet_failure():

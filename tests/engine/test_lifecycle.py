@@ -7,7 +7,6 @@ import hashlib
 import json
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,42 +21,12 @@ import pytest
 from loadtests.servers import Process, ServerError, free_port, galton, stop
 from tests.shared import warm
 from tests.shared.families import build
-from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, eventually, running
+from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, Stream, eventually, running
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     return not [p for p in alive if p.status() != psutil.STATUS_ZOMBIE]
-
-
-class Stream(threading.Thread):
-    """A client that reads a stream of completions; `lines` holds what it has read."""
-
-    def __init__(self, server: Server, **body: Any) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self._url = f"{server.url}/v1/completions"
-        self._body = {
-            "model": MODEL,
-            "prompt": [20, 21],
-            "ignore_eos": True,
-            "stream": True,
-            **body,
-        }
-        self.start()
-
-    def run(self) -> None:
-        with (
-            contextlib.suppress(httpx.TransportError),
-            httpx.stream("POST", self._url, json=self._body, timeout=300) as answer,
-        ):
-            self.lines += filter(None, answer.iter_lines())
-
-    def end(self) -> list[str]:
-        """The lines, all of them."""
-        self.join(120)
-        assert not self.is_alive()
-        return self.lines
 
 
 # The demo, named: without its presets.
@@ -100,6 +69,7 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert stream.lines[0].startswith('data: {"id"')
         assert "data: [DONE]" not in stream.end()
         assert _gone(processes, 60)
+        assert "is used by process" not in server.log.read_text()
 
 
 def test_hangup_reloads_the_presets_that_came_with_the_demo(tmp_path: Path) -> None:
@@ -208,6 +178,29 @@ def test_who_sends_many_requests_does_not_keep_others_waiting(guarded: Server) -
         for future in asks:
             future.result()
     assert answered.index(1) < 10
+
+
+def test_who_sends_many_requests_leaves_places_to_others(guarded: Server) -> None:
+    """Of 64 places a key gets 32 where no other asks, the next one 16 of those that are left."""
+    body = {"prompt": [20, 21], "max_tokens": 2}
+
+    def ask(client: int) -> int:
+        return guarded.post("/v1/completions", body, headers=KEYS[client]).status_code
+
+    load = partial(guarded.load, headers=KEYS[0])
+    assert eventually(lambda: load() == 0)
+    with ThreadPoolExecutor(48) as pool:
+        with guarded.engine_held():
+            first = [pool.submit(ask, 0) for _ in range(32)]
+            assert eventually(lambda: load() == 32)
+            assert ask(0) == 503
+            several = {"prompt": [[20, 21]] * 33, "max_tokens": 2}
+            assert guarded.post("/v1/completions", several, headers=KEYS[1]).status_code == 503
+            second = [pool.submit(ask, 1) for _ in range(16)]
+            assert eventually(lambda: load() == 48)
+            assert ask(1) == 503
+        assert {future.result() for future in [*first, *second]} == {200}
+    assert ask(0) == 200
 
 
 def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) -> None:

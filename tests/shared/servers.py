@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -122,6 +124,36 @@ class Server(servers.Server):
         return next(child for child in self.children() if name in child.name())
 
 
+class Stream(threading.Thread):
+    """A client that reads a stream of completions; `lines` holds what it has read."""
+
+    def __init__(self, server: Server, **body: Any) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._url = f"{server.url}/v1/completions"
+        self._body = {
+            "model": MODEL,
+            "prompt": [20, 21],
+            "ignore_eos": True,
+            "stream": True,
+            **body,
+        }
+        self.start()
+
+    def run(self) -> None:
+        with (
+            contextlib.suppress(httpx.TransportError),
+            httpx.stream("POST", self._url, json=self._body, timeout=300) as answer,
+        ):
+            self.lines += filter(None, answer.iter_lines())
+
+    def end(self) -> list[str]:
+        """The lines, all of them."""
+        self.join(120)
+        assert not self.is_alive()
+        return self.lines
+
+
 def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether it comes true; the time limit is only for what never does."""
     deadline = time.monotonic() + seconds
@@ -142,7 +174,9 @@ def running(
     log: Path,
     env: Mapping[str, str] | None = None,
     popen: Callable[..., servers.Process] = warm.Popen,
+    port: int | None = None,
 ) -> Iterator[Server]:
     """`loadtests.servers.running` in a clean environment and `env`, with vLLM imported already."""
-    with servers.running(command, log, warm.environment(**(env or {})), popen) as started:
+    environment = warm.environment(**(env or {}))
+    with servers.running(command, log, environment, popen, port) as started:
         yield Server(started.url, started.log, started.process)
