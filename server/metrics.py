@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Final, NamedTuple
 
 from fastapi import FastAPI
@@ -51,6 +52,9 @@ REQUESTS: Final = Name(
 )
 NAMES: Final = (EXPERT_ASSIGNMENTS, ROUTED_TOKENS, REQUESTS)
 
+# Whether the page that is being written leaves the experts' series out: there may be thousands.
+_without_experts: ContextVar[bool] = ContextVar("without_experts", default=False)
+
 
 class ExpertLoad(Collector):
     """Counters of (token, expert) assignments and of routed tokens, as the engine has counted
@@ -86,6 +90,8 @@ class ExpertLoad(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
+        if _without_experts.get():
+            return
         self._refresh()
         assignments = _family(EXPERT_ASSIGNMENTS)
         if self._expert_metrics != "off":
@@ -114,8 +120,11 @@ class Serving(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus-client at every exposition."""
-        experts = {family.name for family in (_family(EXPERT_ASSIGNMENTS), _family(ROUTED_TOKENS))}
-        return (metric for metric in REGISTRY.collect() if metric.name not in experts)
+        token = _without_experts.set(True)
+        try:
+            return iter([*REGISTRY.collect()])
+        finally:
+            _without_experts.reset(token)
 
 
 def attach_metrics(app: FastAPI, *, has_own_port: bool) -> None:

@@ -26,6 +26,8 @@ class Source:
     @classmethod
     def read(cls, path: Path) -> Source:
         """Raises PresetError."""
+        if path.exists() and not path.is_file():  # reading a pipe waits for who writes
+            raise PresetError(f"{path}: cannot be read (not a regular file)")
         try:
             text = path.read_text(encoding="utf-8")
             return cls(path, text, tomllib.loads(text))

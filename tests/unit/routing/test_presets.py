@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -348,6 +349,10 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(PresetError, match=r"cannot be read \(not a regular file\)"):
+            Presets.read(other)
     with pytest.raises(PresetError, match=r"none.toml: cannot be read \(No such file"):
         Presets.read(tmp_path / "none.toml")
     (tmp_path / "latin.toml").write_bytes(b"# \xe9")
