@@ -7,8 +7,8 @@ PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock battery presets quality soak \
-	clean
+.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock \
+	battery presets quality fuzz faults soak promises clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -24,7 +24,10 @@ help:
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
 	@echo "make presets                      tune the demo's presets (galton tune)"
 	@echo "make quality                      measure the demo by task and policy, with plots"
+	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
+	@echo "make faults                       what can happen to a server, five times each"
 	@echo "make soak                         an hour of mixed load: is every promise kept?"
+	@echo "make promises                     overload, scrapes, disconnects, idle connections: in figures"
 	@echo "make clean                        remove .venv and caches"
 
 setup: .venv/.ready
@@ -105,9 +108,22 @@ presets: setup
 quality: setup
 	.venv/bin/python -m loadtests.quality $(ARGS)
 
+# About 20 minutes. ARGS="--cases 1000 --examples 0" for a try.
+fuzz: setup
+	.venv/bin/python -m tests.fuzz $(ARGS)
+
+# About an hour. ARGS="--repeats 1 -k SIGKILL" for some of them. Jumps of the clock need Debian's
+# package libfaketime.
+faults: setup
+	.venv/bin/python -m pytest tests/faults $(ARGS)
+
 # An hour. ARGS="--minutes 150" for longer.
 soak: setup
 	.venv/bin/python -m loadtests.soak $(ARGS)
+
+# About 40 minutes. ARGS="overload --quick" for one of them, and a tenth of it.
+promises: setup
+	.venv/bin/python -m loadtests.promises $(ARGS)
 
 clean:
 	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -67,13 +67,14 @@ def running(
     log: Path,
     environment: Mapping[str, str] | None = None,
     popen: Callable[..., Process] = subprocess.Popen,
+    port: int | None = None,
 ) -> Iterator[Server]:
     """Start a server, wait until it is healthy, stop it at the end.
 
-    environment: all its variables; None: this process's. popen: what starts it.
-    Raises ServerError.
+    environment: all its variables; None: this process's. popen: what starts it. port: None: one
+    that is free. Raises ServerError.
     """
-    port = free_port()
+    port = port or free_port()
     with log.open("wb") as output:
         # A session of its own: Ctrl-C here ends it below, in order.
         process = popen(

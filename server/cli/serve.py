@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     """
     settings = Settings.from_args(args)
     preflight.check_machine()
-    print("galton: loading vLLM ...", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # a full disk under the log
+        print("galton: loading vLLM ...", file=sys.stderr, flush=True)
     announce_plugins()
     set_environment(settings)
 

@@ -1,0 +1,1 @@
+"""What a server promises its operators, measured from outside: `make promises`."""

@@ -1,0 +1,117 @@
+"""Requests that come at several times the rate that a server can answer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import httpx
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from loadtests.promises.result import Result
+from loadtests.servers import galton, running
+
+RATES: Final = (0.5, 1.0, 2.0, 5.0)  # times the capacity
+SECONDS: Final = 60
+PATIENCE_SECONDS: Final = 30
+TOKENS: Final = 64
+GOODPUT: Final = 0.9
+REFUSAL_MS: Final = 100
+MAX_NUM_SEQS: Final = 32
+
+
+@dataclass
+class Seen:
+    """answered: whole, in time. refused: seconds until each 503 with `Retry-After`."""
+
+    answered: int = 0
+    refused: list[float] = field(default_factory=list)
+    other: int = 0
+
+
+async def measure(log: Path, quick: bool) -> list[Result]:
+    """Answers per second at each rate, and how soon the others are refused."""
+    seconds = SECONDS / 10 if quick else SECONDS
+    command = galton("serve", f"--max-num-seqs={MAX_NUM_SEQS}", "--max-num-queued-reqs=128")
+    with running(command, log) as server:
+        capacity = await _capacity(server.url, seconds)
+        seen = {rate: await _offer(server.url, rate * capacity, seconds, rate) for rate in RATES}
+    goodput = {rate: some.answered / seconds for rate, some in seen.items()}
+    best, last = max(capacity, *goodput.values()), RATES[-1]
+    refused = sorted(seen[last].refused) or [0.0]
+    rates = ", ".join(f"{rate:g}x {value:.1f}" for rate, value in goodput.items())
+    p50, p99 = median(refused) * 1000, refused[int(0.99 * len(refused))] * 1000
+    unclear = seen[last].other
+    return [
+        Result(
+            f"goodput at {last:g} times the capacity ({capacity:.1f} answers/s)",
+            f"{GOODPUT:.0%} of the best",
+            f"{goodput[last] / best:.0%} ({rates})",
+            goodput[last] >= GOODPUT * best,
+        ),
+        Result(
+            "who is too many is told so",
+            f"503 within {REFUSAL_MS} ms",
+            f"{len(refused):,} times, p50 {p50:.0f}, p99 {p99:.0f} ms; {unclear} other ends",
+            p99 <= REFUSAL_MS and unclear == 0,
+        ),
+    ]
+
+
+def _body(rng: random.Random) -> dict[str, Any]:
+    prompt = [rng.randrange(10, 1000) for _ in range(16)]
+    return {
+        "prompt": prompt,
+        "max_tokens": TOKENS,
+        "ignore_eos": True,
+        "routing": {"mode": "sample"},
+    }
+
+
+async def _ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> None:
+    start = time.perf_counter()
+    try:
+        answer = await client.post("/v1/completions", json=body)
+    except httpx.HTTPError:
+        seen.other += 1
+        return
+    if answer.status_code == 200:
+        seen.answered += 1
+    elif answer.status_code == 503 and "retry-after" in answer.headers:
+        seen.refused.append(time.perf_counter() - start)
+    else:
+        seen.other += 1
+
+
+async def _capacity(url: str, seconds: float) -> float:
+    """Answers per second where as many clients ask as the engine runs at once."""
+    rng, seen = random.Random(0), Seen()
+    end = time.monotonic() + seconds
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+
+        async def ask_on() -> None:
+            while time.monotonic() < end:
+                await _ask(client, _body(rng), seen)
+
+        await asyncio.gather(*(ask_on() for _ in range(MAX_NUM_SEQS)))
+    return seen.answered / seconds
+
+
+async def _offer(url: str, per_second: float, seconds: float, rate: float) -> Seen:
+    """Requests that come one after another, whatever becomes of those before: an open loop."""
+    rng, seen = random.Random(1), Seen()
+    limits = httpx.Limits(max_connections=None)
+    tasks = []
+    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=limits) as client:
+        due = time.monotonic()
+        for _ in tqdm(range(int(per_second * seconds)), desc=f"{rate:g} times the capacity"):
+            due += rng.expovariate(per_second)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            tasks.append(asyncio.create_task(_ask(client, _body(rng), seen)))
+        await asyncio.gather(*tasks)
+    return seen

@@ -1,0 +1,1 @@
+"""What can happen to a server: each fault several times, with clients on it. `make faults`."""
