@@ -78,6 +78,8 @@ def run(args: argparse.Namespace, vllm_argv: Sequence[str]) -> int:
     with quiet_failure():
         options = {"timeout_graceful_shutdown": GRACE_SECONDS, "http": HttpProtocol}
         uvloop.run(run_server(vllm_args, **options))
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sig, signal.SIG_IGN)  # Python's own end takes a while: the status is known
     return 1 if vllm_args.galton_lifetime.failure else 0
 
 

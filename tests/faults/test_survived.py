@@ -162,6 +162,19 @@ def _(server: Server) -> None:
         process.rlimit(psutil.RLIMIT_NOFILE, limits)
 
 
+@fault("no room left for the log")
+def _(server: Server) -> None:
+    """As on a full disk: no process of it can make a file larger."""
+    processes = [main_process(server), *server.children()]
+    limits = [process.rlimit(psutil.RLIMIT_FSIZE) for process in processes]
+    for process, (_, hard) in zip(processes, limits, strict=True):
+        process.rlimit(psutil.RLIMIT_FSIZE, (1, hard))
+    hang_up(server)
+    time.sleep(2)
+    for process, limit in zip(processes, limits, strict=True):
+        process.rlimit(psutil.RLIMIT_FSIZE, limit)
+
+
 @fault("no memory left for large bodies")
 def _(server: Server) -> None:
     process = main_process(server)
@@ -286,15 +299,6 @@ def writing_to(output: IO[bytes]) -> Popen:
         return warm.Popen(command, **{**options, "stdout": output})
 
     return popen
-
-
-def test_survives_a_full_disk_under_its_log(tmp_path: Path, repeat: int) -> None:
-    with (
-        open("/dev/full", "wb", buffering=0) as full,
-        started(tmp_path, writing_to(full)) as server,
-        survived(server),
-    ):
-        hang_up(server)
 
 
 def test_survives_that_nobody_reads_its_log(tmp_path: Path, repeat: int) -> None:

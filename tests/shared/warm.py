@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkContext, ForkProcess
 from typing import IO, Any
 
@@ -175,6 +176,8 @@ def _become(args: Sequence[str], env: Mapping[str, str], cwd: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
+    resource_tracker._resource_tracker.__init__()  # type: ignore[misc]
+    resource_tracker.ensure_running()  # of this program: it frees what it leaves, at its end
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: (  # type: ignore[assignment]
         _Context() if method == "spawn" else get_context(method)
