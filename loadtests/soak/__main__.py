@@ -24,7 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from loadtests.servers import Server, galton, running
 from loadtests.soak import report
 from loadtests.soak.clients import Clients
-from loadtests.soak.mix import Mix
+from loadtests.soak.mix import Mix, learned
 from loadtests.soak.watch import watch
 
 MODEL = "galton-demo"
@@ -69,7 +69,7 @@ def _spinning(count: int) -> Iterator[None]:
 
 
 async def _soak(server: Server, args: argparse.Namespace) -> list[str]:
-    mix = Mix(MODEL, *_learned(server.url), seed=args.seed)
+    mix = Mix(MODEL, *learned(server.url), seed=args.seed)
     clients = Clients(server.url, mix, args.in_flight, args.seed)
     before = _counters(server.url)
     samples: list[dict[str, Any]] = []
@@ -92,15 +92,6 @@ async def _soak(server: Server, args: argparse.Namespace) -> list[str]:
     print("answers:", ", ".join(f"{n:,} x {s}" for s, n in sorted(tally.statuses.items())))
     print(report.table(found))
     return problems
-
-
-def _learned(url: str) -> tuple[dict[str, str], str]:
-    """The server's presets with their modes, and a trace."""
-    presets = httpx.get(f"{url}/v1/routing/presets").json()["data"]
-    body = {"prompt": "The old man reads", "max_tokens": 40, "routing": {"include": ["trace"]}}
-    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
-    (trace,) = answer["routing"]["trace"]
-    return {preset["id"]: preset["policy"]["mode"] for preset in presets}, trace["data"]
 
 
 def _counters(url: str) -> Counts:

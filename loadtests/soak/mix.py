@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import httpx
+
 LEAVING, WRONG = 0.05, 0.02  # shares of all requests
 MODES: Final[tuple[dict[str, Any], ...]] = (
     {"mode": "top_k"},
@@ -120,3 +122,12 @@ class Mix:
             return "/v1/messages", {"messages": messages, "max_tokens": most}
 
         return completion, completion, chat, chat, batch, response, message
+
+
+def learned(url: str) -> tuple[dict[str, str], str]:
+    """A server's presets with their modes, and a trace: what a `Mix` for it is made with."""
+    presets = httpx.get(f"{url}/v1/routing/presets", timeout=60).json()["data"]
+    body = {"prompt": "The old man reads", "max_tokens": 40, "routing": {"include": ["trace"]}}
+    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
+    (trace,) = answer["routing"]["trace"]
+    return {preset["id"]: preset["policy"]["mode"] for preset in presets}, trace["data"]

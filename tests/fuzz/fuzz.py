@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from loadtests.soak.mix import learned
 from tests.fuzz.cases import PROMPT, Case, Cases
 
 HANG_SECONDS: Final = 10
@@ -41,7 +42,7 @@ class Fuzzer:
         self.hang_seconds = hang_seconds
         self._address = url.removeprefix("http://").split(":")
         self._model = model
-        self._cases = Cases(model, *_learned(url), seed)
+        self._cases = Cases(model, _fields(url), *learned(url), seed)
         self._plain = self._text(PROMPT)
         self._canary = self._text(CANARY)
 
@@ -146,8 +147,8 @@ async def _until_idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         answer += part
 
 
-def _learned(url: str) -> tuple[dict[str, list[str]], dict[str, str], str]:
-    """The fields of each endpoint's body, the presets with their modes, and a trace."""
+def _fields(url: str) -> dict[str, list[str]]:
+    """The fields of each endpoint's body."""
     page = httpx.get(f"{url}/openapi.json", timeout=60).json()
     fields = {}
     for path, methods in page["paths"].items():
@@ -155,12 +156,7 @@ def _learned(url: str) -> tuple[dict[str, list[str]], dict[str, str], str]:
         schema = content.get("application/json", {}).get("schema", {})
         name = schema.get("$ref", "").rpartition("/")[2]
         fields[path] = [*page["components"]["schemas"].get(name, {}).get("properties", {})]
-    presets = httpx.get(f"{url}/v1/routing/presets", timeout=60).json()["data"]
-    body = {**PROMPT, "routing": {"include": ["trace"]}}
-    answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
-    (trace,) = answer["routing"]["trace"]
-    modes = {preset["id"]: preset["policy"]["mode"] for preset in presets}
-    return fields, modes, trace["data"]
+    return fields
 
 
 def _text_of(body: bytes) -> str:
