@@ -10,11 +10,7 @@ from pydantic import BaseModel, Discriminator, Tag
 from starlette.responses import Response
 from vllm.entrypoints.anthropic.protocol import AnthropicErrorResponse
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.utils.api_utils import (
-    load_aware_call,
-    validate_json_request,
-    with_cancellation,
-)
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from server import sse
 from server.answers import answer
@@ -95,7 +91,7 @@ def _endpoint(route: Route) -> Callable[..., Any]:
         "raw_request": Request,
         "return": Response,
     }
-    decorated: Callable[..., Any] = with_cancellation(load_aware_call(endpoint))
+    decorated: Callable[..., Any] = with_cancellation(endpoint)
     return decorated
 
 

@@ -35,6 +35,15 @@ async def ready(raw_request: Request) -> Response:
     return _status(is_running and _lifetime(raw_request).refusal is None)
 
 
+@api.get("/load")
+async def load(raw_request: Request) -> dict[str, int]:
+    """How many requests are being answered, in vLLM's form.
+
+    vLLM's own count goes below zero where clients leave in the moment of their answer.
+    """
+    return {"server_load": _lifetime(raw_request).active}
+
+
 def _lifetime(raw_request: Request) -> Lifetime:
     lifetime: Lifetime = raw_request.app.state.args.galton_lifetime
     return lifetime

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +180,8 @@ async def run_server(args: Namespace, **uvicorn_options: Any) -> None:
     the engine starts.
     """
     decorate_logs("APIServer", skip_if_decorated=True)
+    # The engine's processes are forked from the running loop, and would pass it their signals.
+    os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
     # As it ends, vLLM asks of every process of the machine whether it has the port, the ones that
     # it has just killed among them, and ends in an error if one is gone meanwhile.
     launcher.find_process_using_port = lambda port: None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from loadtests.servers import galton
-from tests.shared.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, TRACK_LOAD, Server, running
+from tests.shared.servers import DEMO, TOOL_ENVIRONMENT, TOOL_FLAGS, Server, running
 
 KEY_OF_TWO = "sk-of-two"
 MORE_PRESETS = f"""
@@ -65,7 +65,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "--enable-prompt-tokens-details",
         "--block-size=32",
         "--enable-scale-out",
-        TRACK_LOAD,
         *TOOL_FLAGS,
     )
     with running(command, log, TOOL_ENVIRONMENT) as started:
@@ -86,7 +85,6 @@ def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "--num-gpu-blocks-override=24",
         "--block-size=32",
         "--max-model-len=320",
-        TRACK_LOAD,
     )
     with running(command, tmp_path_factory.mktemp("small") / "log") as started:
         yield started

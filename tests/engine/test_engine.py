@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from loadtests.servers import galton
 from routing.trace import Trace
 from tests.conftest import FreshPrompt
-from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, running, stock
+from tests.shared.servers import DEMO, MODEL, Server, running, stock
 
 Requests = list[tuple[list[int], Any]]
 
@@ -102,9 +102,8 @@ def test_top_k_is_stock_vllm_compiled_too(logs: Path) -> None:
     """The demo's first two layers: compiling takes most of the time, and as long for each."""
     model = _first_layers(2, logs / "model")
     flags = ("--no-enforce-eager", STOCK_CACHE)
-    named = (f"--served-model-name={MODEL}", TRACK_LOAD)
     ours = running(
-        galton("serve", str(model), *named, *flags),
+        galton("serve", str(model), f"--served-model-name={MODEL}", *flags),
         logs / "compiled",
         {"VLLM_CPU_OMP_THREADS_BIND": "0"},
     )
@@ -179,7 +178,7 @@ def test_chunks_do_not_disturb_seeded_tokens(server: Server, small_server: Serve
 
 
 def test_tensor_parallel_follows_the_same_policies(logs: Path) -> None:
-    flags = ("--max-experts-per-token=8", "--tensor-parallel-size=2", TRACK_LOAD)
+    flags = ("--max-experts-per-token=8", "--tensor-parallel-size=2")
     threads = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
     with running(galton("serve", *flags), logs / "tp2", threads) as server:
         requests = MIXED[: len(POLICIES)]

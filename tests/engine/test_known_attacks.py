@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.conftest import FreshPrompt
-from tests.shared.servers import HTTP, MODEL, Server
+from tests.shared.servers import HTTP, MODEL, Server, eventually
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 CANARY: tuple[list[int], dict[str, Any]] = ([20, 21, 22], {"mode": "sample", "seed": 7})
@@ -273,7 +273,7 @@ def test_nothing_else_listens(server: Server) -> None:
 def test_many_at_once(server: Server) -> None:
     """CVE-2026-9540 vLLM: requests that are given up leave something behind."""
     path, body = chat(max_tokens=200, stream=True)
-    assert server.load() == 0
+    assert eventually(lambda: server.load() == 0)
 
     def give_up() -> None:
         with HTTP.stream("POST", server.url + path, json={"model": MODEL, **body}) as answer:
@@ -285,4 +285,4 @@ def test_many_at_once(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert server.tokens(*CANARY)
-    assert server.metric("vllm:num_requests_running") == 0
+    assert eventually(lambda: server.metric("vllm:num_requests_running") == 0)

@@ -21,7 +21,7 @@ import pytest
 from loadtests.servers import Process, ServerError, free_port, galton, stop
 from tests.shared import warm
 from tests.shared.families import build
-from tests.shared.servers import DEMO, MODEL, TRACK_LOAD, Server, Stream, eventually, running
+from tests.shared.servers import DEMO, MODEL, Server, Stream, eventually, running
 
 
 def _gone(processes: list[psutil.Process], seconds: float) -> bool:
@@ -112,7 +112,7 @@ def start_guarded(
                 presets.touch()
                 keys = ("--api-key", "first", "second")
                 port = f"--metrics-port={metrics_port}"
-                flags = (*keys, port, "--max-num-seqs=1", TRACK_LOAD)
+                flags = (*keys, port, "--max-num-seqs=1")
                 command = galton("serve", f"--presets={presets}", *flags)
                 started.append(stack.enter_context(running(command, log)))
             return started[-1]

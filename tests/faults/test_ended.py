@@ -124,10 +124,9 @@ def nothing_is_left() -> Iterator[Callable[[int], None]]:
 @pytest.mark.parametrize("name", FAULTS)
 def test_ends(tmp_path: Path, name: str, repeat: int) -> None:
     fault = FAULTS[name]
-    flags = ("--stall-seconds=3", "--enable-server-load-tracking")
     with (
         nothing_is_left() as of_process,
-        running(galton("serve", *flags), tmp_path / "log") as server,
+        running(galton("serve", "--stall-seconds=3"), tmp_path / "log") as server,
     ):
         of_process(server.process.pid)
         neighbours = Neighbours(server)

@@ -276,7 +276,7 @@ def started(folder: Path, popen: Popen = warm.Popen, port: int | None = None) ->
     folder.mkdir(exist_ok=True)
     file = folder / "presets.toml"
     file.write_text(PRESETS)
-    flags = (f"--presets={file}", "--enable-server-load-tracking", "--stall-seconds=20")
+    flags = (f"--presets={file}", "--stall-seconds=20")
     # One queue for all: none is told to come again.
     command = galton("serve", *flags, "--max-num-queued-reqs=5000")
     with running(command, folder / "log", popen=popen, port=port) as server:

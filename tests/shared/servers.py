@@ -33,7 +33,6 @@ TOOL_FLAGS = (
 TOOL_ENVIRONMENT = {"VLLM_ENFORCE_STRICT_TOOL_CALLING": "0"}
 # A connection per request. Made once: making a client takes longer than most requests.
 HTTP = httpx.Client(timeout=300, limits=httpx.Limits(max_keepalive_connections=0))
-TRACK_LOAD = "--enable-server-load-tracking"  # which `Server.crowd` needs
 
 
 class Server(servers.Server):
@@ -165,7 +164,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
 def stock(*args: str) -> list[str]:
     """The command line of vLLM's own server, serving the demo as `galton serve` does."""
     entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
-    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", TRACK_LOAD, *args]
+    load = "--enable-server-load-tracking"  # for `Server.crowd`
+    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", load, *args]
 
 
 @contextmanager
