@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -129,7 +130,9 @@ def _refuse_missing_files(args: Namespace) -> None:
 
 
 def _set_defaults(args: Namespace) -> None:
-    """What vLLM leaves unbounded, or to the first request that comes."""
+    """What vLLM leaves unbounded, to the first request that comes, or to a terminal."""
+    if not sys.stderr.isatty():
+        args.use_tqdm_on_load = False  # in a log the bar is no help, and a log may be full
     if args.max_num_queued_reqs is None:
         args.max_num_queued_reqs = max(64, 4 * (args.max_num_seqs or MAX_NUM_SEQS))
     if args.max_num_queued_tokens is None:
@@ -180,7 +183,7 @@ async def run_server(args: Namespace, **uvicorn_options: Any) -> None:
     the engine starts.
     """
     decorate_logs("APIServer", skip_if_decorated=True)
-    # The engine's processes are forked from the running loop, and would pass it their signals.
+    # Forked from the running loop, as on GPUs, the engine's processes would pass it their signals.
     os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
     # As it ends, vLLM asks of every process of the machine whether it has the port, the ones that
     # it has just killed among them, and ends in an error if one is gone meanwhile.

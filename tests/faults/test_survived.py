@@ -314,6 +314,15 @@ def test_survives_that_nobody_reads_its_log(tmp_path: Path, repeat: int) -> None
                 hang_up(server)
 
 
+def test_starts_without_room_for_its_log(tmp_path: Path) -> None:
+    with (
+        open("/dev/full", "wb") as output,
+        started(tmp_path, writing_to(output)) as server,
+        survived(server),
+    ):
+        hang_up(server)
+
+
 FAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
