@@ -2,20 +2,20 @@
 
 One layer's router call on a GPU, with nothing of vLLM. `torch` is softmax, top-k and
 renormalization of float32 logits; ours is the Triton kernel with every token following a
-policy. Both are captured in CUDA graphs, as a server replays them, so that launches from
-Python do not count. Alternating; the median of `--repeats` pairs, and the smallest and
-largest of their ratios ours / torch.
+policy, a column for each mode. All are captured in CUDA graphs, as a server replays them, so
+that launches from Python do not count. Alternating; the median of `--repeats` rounds, and the
+smallest and largest of their ratios ours / torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
+import triton
 
 from routing.gpu.backend import GpuBackend
 from routing.policy import parse_policy
@@ -63,7 +63,8 @@ def _microseconds(call: Router) -> Callable[[], float]:
     begin = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
-    def replay() -> float:
+    def replay(of: Router = call) -> float:
+        """Keeps the call, and so the tensors that the graph reads."""
         begin.record()
         graph.replay()
         end.record()
@@ -78,28 +79,33 @@ def main() -> None:
     """Print one Markdown row per shape."""
     parser = argparse.ArgumentParser(description=__doc__)
     modes = [name for name, mode in MODES.items() if not mode.takes_trace]
-    parser.add_argument("--mode", choices=modes, default="sample")
+    parser.add_argument("--modes", nargs="+", choices=modes, default=modes, metavar="MODE")
     parser.add_argument("--repeats", type=int, default=25)
     args = parser.parse_args()
     if not torch.cuda.is_available():
         parser.exit(1, "routing.bench.gpu: no GPU found; it times the kernel on one\n")
-    print(f"{torch.cuda.get_device_name()}, mode {args.mode}, top-8 (top-2 of 8 experts)\n")
-    print("| experts | tokens | torch µs | ours µs | ratio | ratio min to max |")
-    print("|---|---|---|---|---|---|")
+    versions = f"torch {torch.__version__}, triton {triton.__version__}"
+    print(f"{torch.cuda.get_device_name()}, {versions}; top-8 (top-2 of 8 experts)\n")
+    columns = ["experts", "tokens", "torch µs", *(f"`{mode}` µs (ratio)" for mode in args.modes)]
+    print("|", " | ".join(columns), "|")
+    print("|---" * len(columns), end="|\n")
     for num_experts in EXPERTS:
         top_k = min(8, num_experts // 4)
         for num_tokens in TOKENS:
             logits = torch.randn(num_tokens, num_experts, device="cuda")
             theirs = _microseconds(partial(torch_router, logits, top_k))
-            ours = _microseconds(our_router(logits, args.mode, top_k))
-            pairs = [(theirs(), ours()) for _ in range(args.repeats)]
-            ratios = [mine / other for other, mine in pairs]
-            other, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
-            print(
-                f"| {num_experts} | {num_tokens} | {other:.1f} | {mine:.1f} | "
-                f"{statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |",
-                flush=True,
-            )
+            ours = [_microseconds(our_router(logits, mode, top_k)) for mode in args.modes]
+            times = np.array([[theirs(), *(time() for time in ours)] for _ in range(args.repeats)])
+            ratios = times[:, 1:] / times[:, :1]
+            torch_median, *medians = np.median(times, axis=0)
+            cells = [
+                f"{median:.1f} ({low:.2f} to {high:.2f})"
+                for median, low, high in zip(
+                    medians, ratios.min(axis=0), ratios.max(axis=0), strict=True
+                )
+            ]
+            row = [str(num_experts), str(num_tokens), f"{torch_median:.1f}", *cells]
+            print("|", " | ".join(row), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ triton is first imported.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,19 +16,22 @@ import triton
 import triton.language as tl
 
 from routing.bench.gpu import our_router, torch_router
+from routing.cpu.backend import CpuBackend
+from routing.gpu.backend import GpuBackend
 from routing.gpu.noise import gumbel as gpu_gumbel
 from routing.gpu.noise import words as gpu_words
 from routing.reference.noise import gumbel, philox4x32
 from routing.reference.rule import RouterRule
+from routing.spec import RouterSpec
 from tests.shared.kernels import (
     DEVICE,
+    IS_INTERPRETED,
     assignments,
-    backend_of,
     native_choice,
     request_of,
-    run,
-    spec_of,
 )
+from tests.shared.traces import random_trace
+from tests.unit.routing.test_kernel import MOST_ADJACENT, POLICIES, hostile_logits
 
 OPTIONS = {"enable_fp_fusion": False}  # as the kernel is compiled
 
@@ -106,24 +112,84 @@ def test_benchmark_compares_routers_that_choose_the_same() -> None:
     torch.testing.assert_close(weights, expected_weights)
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
-def test_captured_launch_follows_the_next_step() -> None:
-    spec = spec_of(16, 4)
-    request = request_of({"mode": "sample", "seed": 1, "scope": "all"}, 0, spec)
-    backend = backend_of(spec, 4, 1, RouterRule())
-    backend.begin_step([request], np.array([4]), np.array([0]))
-    logits = np.random.default_rng(6).normal(0, 1, (4, 16)).astype(np.float32)
-    weights, ids = (torch.from_numpy(array).to(DEVICE) for array in native_choice(logits, 4))
-    on_device = torch.from_numpy(logits).to(DEVICE)
-    backend.route(on_device, weights, ids, 0)  # compiles
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        _, chosen = backend.route(on_device, weights, ids, 0)
+# --- steps, as an engine replays them ---------------------------------------------------------
 
-    backend.begin_step([request], np.array([3]), np.array([500]))
-    before = assignments(backend)
-    graph.replay()
-    replayed = chosen.tolist()
-    assert (assignments(backend) - before).sum() == 3 * 4
-    assert replayed == run(backend, logits)[1].tolist()
+
+def _policies(spec: RouterSpec) -> Iterator[dict[str, Any]]:
+    """Those of test_kernel.py, with a trace of these layers."""
+    for policy in POLICIES:
+        if policy["mode"] == "replay":
+            policy = {**policy, "trace": random_trace(spec, 90).encode_base64()}
+        for scope in ("all", "decode"):
+            yield {**policy, "seed": 2**62 + 1, "scope": scope}
+
+
+def test_captured_layers_follow_every_step() -> None:
+    """All layers, captured in one CUDA graph before the first step, and replayed for each: what
+    they choose and count is what the CPU's kernel does. In the interpreter nothing is captured.
+    """
+    num_layers, num_steps = (4, 2) if IS_INTERPRETED else (48, 100)
+    num_experts, top_k, num_tokens = (16, 4, 8) if IS_INTERPRETED else (128, 8, 160)
+    spec = RouterSpec(tuple(range(num_layers)), num_experts, top_k, 10)
+    requests = [request_of(policy, 40, spec) for policy in _policies(spec)]
+    requests += [request_of(None, 40, spec)] * 10
+    sizes = ([RouterRule()] * num_layers, num_tokens, len(requests))
+    ours, theirs = GpuBackend(spec, *sizes), CpuBackend(spec, *sizes)
+    logits = torch.zeros(num_layers, num_tokens, num_experts, device=DEVICE)
+    native_weights = torch.zeros(num_layers, num_tokens, top_k, device=DEVICE)
+    native_ids = native_weights.int()
+    inputs = logits, native_weights, native_ids
+
+    def layers() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [
+            ours.route(logits[i], native_weights[i], native_ids[i], i) for i in range(num_layers)
+        ]
+
+    routed, replay = _captured(layers)
+    rng = np.random.default_rng(0)
+    adjacent = 0
+    for _ in range(num_steps):
+        batch = rng.permutation(len(requests))[: rng.integers(1, len(requests) + 1)]
+        scheduled = rng.integers(1, max(2, num_tokens // len(batch)), len(batch))
+        scheduled = scheduled[scheduled.cumsum() <= num_tokens]
+        computed = rng.integers(0, 80, len(scheduled))
+        step = [requests[i] for i in batch[: len(scheduled)]], scheduled, computed
+        ours.begin_step(*step)
+        theirs.begin_step(*step)
+        for i in range(num_layers):
+            drawn = hostile_logits(num_tokens, num_experts, int(rng.integers(2**32)))
+            for tensor, array in zip(inputs, (drawn, *native_choice(drawn, top_k)), strict=True):
+                tensor[i].copy_(torch.from_numpy(array))
+        replay()
+        for i, (weights, ids) in enumerate(routed()):
+            expected_weights, expected_ids = theirs.route(
+                logits[i].cpu(), native_weights[i].cpu(), native_ids[i].cpu(), i
+            )
+            same = (ids.cpu() == expected_ids).all(dim=1)
+            adjacent += int((~same).sum())
+            torch.testing.assert_close(
+                weights.cpu()[same], expected_weights[same], rtol=1e-5, atol=1e-37
+            )
+    assert adjacent <= (MOST_ADJACENT if DEVICE == "cuda" else 0)
+    moved = np.abs(assignments(ours) - assignments(theirs)).sum()
+    assert moved <= 2 * spec.max_top_k * adjacent
+    assert assignments(ours).sum() > 0
+
+
+Routed = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _captured(call: Callable[[], Routed]) -> tuple[Callable[[], Routed], Callable[[], None]]:
+    """What was routed last, and what routes again: the graph of the call, where there is a GPU."""
+    routed = call()  # compiles
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            routed = call()
+        return (lambda: routed), graph.replay
+
+    def again() -> None:
+        routed[:] = call()
+
+    return (lambda: routed), again
