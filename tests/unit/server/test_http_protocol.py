@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -114,7 +115,8 @@ def test_a_request_that_does_not_end_is_not_awaited_for_ever(
 ) -> None:
     impatient()
     with socket.create_connection(("127.0.0.1", served[1]), timeout=60) as connection:
-        connection.sendall(sent)
+        with suppress(ConnectionError):  # so slow a machine that it is left already
+            connection.sendall(sent)
         assert is_left(connection)
 
 
@@ -148,6 +150,8 @@ def test_who_does_not_read_the_answer_is_left(
         connection.sendall(HEAD % (b"endless", offer) + b"abcd")
         assert connection.recv(1000)
         impatient()
-        for _ in range(1000):  # the clock that runs already is the patient one
-            assert connection.recv(2**16)
+        # The clock that runs already is the patient one. Who reads slowly is left before the end.
+        with suppress(ConnectionResetError):
+            for _ in range(1000):
+                connection.recv(2**16)
         assert app.left.wait(60)
