@@ -125,3 +125,4 @@ async def invoke(request: _CHAT_OR_COMPLETION, raw_request: Request) -> Response
 
 
 _add("/invocations", invoke)
+PATHS: Final = {route.path for route in ROUTES} | {"/invocations"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final
 
@@ -10,6 +11,8 @@ from fastapi.responses import Response
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.entrypoints.serve import create_error_response
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.exceptions import GracefulHTTPError
 
 from server.lifetime import Lifetime
 
@@ -55,22 +58,22 @@ def _status(is_well: bool) -> Response:
 
 class Gate:
     """ASGI middleware: requests are counted while they are answered, and turned away where the
-    server takes none. Whoever reads, or cancels, is let in.
+    server takes none, or has no place for another, before their body is read. Whoever reads, or
+    cancels, is let in.
+
+    queued: the paths whose requests need a place in the engine's queue.
     """
 
-    def __init__(self, app: ASGIApp, lifetime: Lifetime) -> None:
+    def __init__(self, app: ASGIApp, lifetime: Lifetime, queued: Collection[str]) -> None:
         self.app = app
         self.lifetime = lifetime
+        self.queued = queued
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        refusal = self.lifetime.refusal
-        if refusal is not None and not scope["path"].endswith("/cancel"):
-            error = create_error_response(
-                refusal, "ServiceUnavailableError", HTTPStatus.SERVICE_UNAVAILABLE
-            )
+        if (error := self._refusal(scope)) is not None:
             response = JSONResponse(error.model_dump(), error.error.code, RETRY_AFTER)
             await response(scope, receive, send)
             return
@@ -79,3 +82,16 @@ class Gate:
             await self.app(scope, receive, send)
         finally:
             self.lifetime.active -= 1
+
+    def _refusal(self, scope: Scope) -> ErrorResponse | None:
+        path: str = scope["path"]
+        if self.lifetime.refusal is not None and not path.endswith("/cancel"):
+            return create_error_response(
+                self.lifetime.refusal, "ServiceUnavailableError", HTTPStatus.SERVICE_UNAVAILABLE
+            )
+        if path.removeprefix(scope.get("root_path", "")) in self.queued:
+            try:
+                scope["app"].state.engine_client.check_admission()
+            except GracefulHTTPError as error:
+                return create_error_response(error)
+        return None

@@ -45,7 +45,7 @@ class GaltonEndpoints:
         args = app.state.args
         settings: Settings = args.galton_settings
         attach_metrics(app, has_own_port=settings.metrics_port is not None)
-        app.add_middleware(health.Gate, lifetime=args.galton_lifetime)
+        app.add_middleware(health.Gate, lifetime=args.galton_lifetime, queued=api.PATHS)
         if args.galton_shares is not None:
             app.add_middleware(FairQueue, shares=args.galton_shares)
         _run_after_start(app)

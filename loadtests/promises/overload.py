@@ -27,8 +27,9 @@ MAX_NUM_SEQS: Final = 32
 
 @dataclass
 class Seen:
-    """answered: whole, in time. refused: seconds until each 503 with `Retry-After`."""
+    """answered: whole, while requests came. refused: seconds until each 503 with `Retry-After`."""
 
+    until: float
     answered: int = 0
     refused: list[float] = field(default_factory=list)
     other: int = 0
@@ -81,7 +82,7 @@ async def _ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> N
         seen.other += 1
         return
     if answer.status_code == 200:
-        seen.answered += 1
+        seen.answered += time.monotonic() < seen.until
     elif answer.status_code == 503 and "retry-after" in answer.headers:
         seen.refused.append(time.perf_counter() - start)
     else:
@@ -90,12 +91,11 @@ async def _ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> N
 
 async def _capacity(url: str, seconds: float) -> float:
     """Answers per second where as many clients ask as the engine runs at once."""
-    rng, seen = random.Random(0), Seen()
-    end = time.monotonic() + seconds
+    rng, seen = random.Random(0), Seen(time.monotonic() + seconds)
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
 
         async def ask_on() -> None:
-            while time.monotonic() < end:
+            while time.monotonic() < seen.until:
                 await _ask(client, _body(rng), seen)
 
         await asyncio.gather(*(ask_on() for _ in range(MAX_NUM_SEQS)))
@@ -104,7 +104,7 @@ async def _capacity(url: str, seconds: float) -> float:
 
 async def _offer(url: str, per_second: float, seconds: float, rate: float) -> Seen:
     """Requests that come one after another, whatever becomes of those before: an open loop."""
-    rng, seen = random.Random(1), Seen()
+    rng, seen = random.Random(1), Seen(time.monotonic() + seconds)
     limits = httpx.Limits(max_connections=None)
     tasks = []
     async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=limits) as client:

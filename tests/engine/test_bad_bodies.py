@@ -115,8 +115,10 @@ def test_more_than_may_wait_are_told_to_come_again(small_server: Server) -> None
             refused = small_server.post(path, {**body, **extra})
             assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
             assert "busy" in refused.json()["error"]["message"]
+        unread = HTTP.post(small_server.url + "/v1/chat/completions", content=b"{")
+        assert unread.status_code == 503
     assert {answer.result().status_code for answer in answers} == {200}
-    assert small_server.metric(name, reason=reason) == before + 2
+    assert small_server.metric(name, reason=reason) == before + 3
 
 
 OUTPUT = {"type": "function_call_output", "id": "", "created_by": None, "status": "completed"}
