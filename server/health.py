@@ -89,9 +89,10 @@ class Gate:
             return create_error_response(
                 self.lifetime.refusal, "ServiceUnavailableError", HTTPStatus.SERVICE_UNAVAILABLE
             )
-        if path.removeprefix(scope.get("root_path", "")) in self.queued:
+        engine = scope["app"].state.engine_client
+        if engine is not None and path.removeprefix(scope.get("root_path", "")) in self.queued:
             try:
-                scope["app"].state.engine_client.check_admission()
+                engine.check_admission()
             except GracefulHTTPError as error:
                 return create_error_response(error)
         return None
