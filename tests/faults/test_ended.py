@@ -41,17 +41,10 @@ def to_all(sig: signal.Signals, server: Server) -> None:
     os.killpg(server.process.pid, sig)
 
 
-def twice(server: Server) -> None:
-    to_server(signal.SIGTERM, server)
-    is_draining = partial(_status, server, "/ready", 503)
-    assert eventually(is_draining)
-    to_server(signal.SIGTERM, server)
-
-
-def killed_in_a_drain(server: Server) -> None:
+def in_a_drain(sig: signal.Signals, server: Server) -> None:
     to_server(signal.SIGTERM, server)
     assert eventually(partial(_status, server, "/ready", 503))
-    to_server(signal.SIGKILL, server)
+    to_server(sig, server)
 
 
 def _status(server: Server, path: str, status: int) -> bool:
@@ -71,7 +64,6 @@ class Fault:
 
 
 TOLD = frozenset({"whole", "error", "refused", "cut"})
-# Not cut, but for those that come when the port is closed: they are told apart by `_test_ends`.
 FAULTS: Final = {
     **{
         f"{sig.name} to {name}": Fault(partial(to_child, name, sig), 1, TOLD)
@@ -80,12 +72,12 @@ FAULTS: Final = {
     },
     "SIGKILL to the server": Fault(partial(to_server, signal.SIGKILL), KILLED, TOLD),
     "SIGTERM": Fault(partial(to_server, signal.SIGTERM), 0, TOLD - {"error"}),
-    "SIGTERM twice": Fault(twice, 0, TOLD),
+    "SIGTERM twice": Fault(partial(in_a_drain, signal.SIGTERM), 0, TOLD),
     "SIGINT": Fault(partial(to_server, signal.SIGINT), 0, TOLD),
     "SIGINT to all its processes": Fault(partial(to_all, signal.SIGINT), 0, TOLD),
     "SIGTERM to all its processes": Fault(partial(to_all, signal.SIGTERM), 0, TOLD - {"error"}),
     "SIGKILL to all its processes": Fault(partial(to_all, signal.SIGKILL), KILLED, TOLD),
-    "SIGKILL in a drain": Fault(killed_in_a_drain, KILLED, TOLD),
+    "SIGKILL in a drain": Fault(partial(in_a_drain, signal.SIGKILL), KILLED, TOLD),
 }
 
 

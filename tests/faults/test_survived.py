@@ -22,7 +22,7 @@ import pytest
 from loadtests.servers import Process, galton
 from tests.faults.neighbours import REQUESTS, Neighbours
 from tests.shared import warm
-from tests.shared.servers import DEMO, MODEL, Server, eventually, running
+from tests.shared.servers import DEMO, MODEL, Server, eventually, running, stopped
 
 PRESETS: Final = (DEMO.parent / "presets.toml").read_text()
 FAULTS: dict[str, Callable[[Server], None]] = {}
@@ -37,15 +37,6 @@ def fault(name: str) -> Callable[[Callable[[Server], None]], Callable[[Server], 
         return what
 
     return add
-
-
-@contextlib.contextmanager
-def stopped(process: psutil.Process) -> Iterator[None]:
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
 
 
 def main_process(server: Server) -> psutil.Process:

@@ -60,12 +60,8 @@ class Server(servers.Server):
     @contextmanager
     def engine_held(self) -> Iterator[None]:
         """The engine stands still: requests gather before it, and none is answered."""
-        engine = self.child("EngineCore")
-        engine.suspend()
-        try:
+        with stopped(self.child("EngineCore")):
             yield
-        finally:
-            engine.resume()
 
     def load(self, **kwargs: Any) -> int:
         """How many requests are being answered."""
@@ -151,6 +147,16 @@ class Stream(threading.Thread):
         self.join(120)
         assert not self.is_alive()
         return self.lines
+
+
+@contextmanager
+def stopped(process: psutil.Process) -> Iterator[None]:
+    """It stands still during the block."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:

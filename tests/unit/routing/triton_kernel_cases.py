@@ -161,7 +161,7 @@ def test_captured_layers_follow_every_step() -> None:
             for tensor, array in zip(inputs, (drawn, *native_choice(drawn, top_k)), strict=True):
                 tensor[i].copy_(torch.from_numpy(array))
         replay()
-        for i, (weights, ids) in enumerate(routed()):
+        for i, (weights, ids) in enumerate(routed):
             expected_weights, expected_ids = theirs.route(
                 logits[i].cpu(), native_weights[i].cpu(), native_ids[i].cpu(), i
             )
@@ -179,7 +179,7 @@ def test_captured_layers_follow_every_step() -> None:
 Routed = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def _captured(call: Callable[[], Routed]) -> tuple[Callable[[], Routed], Callable[[], None]]:
+def _captured(call: Callable[[], Routed]) -> tuple[Routed, Callable[[], None]]:
     """What was routed last, and what routes again: the graph of the call, where there is a GPU."""
     routed = call()  # compiles
     if DEVICE == "cuda":
@@ -187,9 +187,9 @@ def _captured(call: Callable[[], Routed]) -> tuple[Callable[[], Routed], Callabl
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             routed = call()
-        return (lambda: routed), graph.replay
+        return routed, graph.replay
 
     def again() -> None:
         routed[:] = call()
 
-    return (lambda: routed), again
+    return routed, again
