@@ -27,6 +27,7 @@ from vllm.utils.system_utils import decorate_logs
 from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
 from routing.engine.config import UnsupportedVersionError
+from routing.engine.executor import prefer_one_process
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
 from server.aliases import PresetsFile
@@ -77,6 +78,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     except UnsupportedVersionError as error:
         raise CannotStartError(str(error)) from None
     args.worker_cls = options["worker_cls"]
+    prefer_one_process(args)
     args.additional_config = {**(args.additional_config or {}), **options["additional_config"]}
     args.galton_settings = settings
     args.galton_lifetime = Lifetime(args.shutdown_timeout or settings.drain_seconds)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from vllm import LLM, EngineArgs, SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
+from routing.engine.executor import prefer_one_process
 from routing.engine.request import Request
 from routing.engine.startup import attach
 from routing.engine.travel import REQUEST_KEY
@@ -33,6 +34,7 @@ class OfflineEngine:
         # Not in this process, nor a fork of it: numba is here already, see `register`.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
         os.environ["VLLM_WORKER_MULTIPROCESSING_METHOD"] = "spawn"
+        prefer_one_process(engine_args)
         # Ctrl-C is for the caller to handle. A blocked signal stays blocked in children.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:

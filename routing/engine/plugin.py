@@ -11,7 +11,8 @@ def register() -> None:
     Must stay light: vLLM calls it early in each worker, and importing numba before vLLM
     has replaced its Triton kernels breaks vLLM 0.32 (it looks into llvmlite's objects).
     """
-    from routing.engine import cache, scheduler
+    from routing.engine import cache, executor, scheduler
 
     cache.install()
+    executor.install()
     scheduler.install()

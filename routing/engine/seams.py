@@ -66,6 +66,18 @@ SEAMS: Final = (
         "a connector can be named in the configuration, and vLLM's core watches its parent",
     ),
     Seam(
+        "vllm.v1.executor.uniproc_executor.UniProcExecutor",
+        "subclassed by executor, through vLLM's option distributed_executor_backend",
+        "engine core and worker in one process, which do not spin while they wait for each other",
+        "vLLM's CPU platform takes its own executor for one process",
+    ),
+    Seam(
+        "vllm.v1.engine.utils.CoreEngineProcManager.__init__",
+        "wrapped by executor",
+        "OpenMP learns its threads and cores from the environment, when it is loaded",
+        "vLLM's CPU platform takes its own executor for one process",
+    ),
+    Seam(
         "vllm.v1.worker.cpu_worker.CPUWorker",
         "subclassed by worker, through vLLM's option worker_cls",
         "binds the routers once the model is loaded; sends recorded rows along",

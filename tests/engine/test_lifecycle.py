@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -63,6 +64,8 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert eventually(lambda: bool(stream.lines))
         processes = server.children()
         assert len(processes) >= 2
+        if popen is subprocess.Popen:
+            _is_one_process_bound_as_vllm_binds(server)
         if frozen:
             server.child("EngineCore").suspend()
         assert stop(server, sig, seconds=60) == 0
@@ -70,6 +73,14 @@ def test_signal_ends_the_server_and_all_its_processes(
         assert "data: [DONE]" not in stream.end()
         assert _gone(processes, 60)
         assert "is used by process" not in server.log.read_text()
+
+
+def _is_one_process_bound_as_vllm_binds(server: Server) -> None:
+    """The model's first thread on one core, the talk with the API process on any."""
+    assert not any("Worker" in child.name() for child in server.children())
+    core, every = server.child("EngineCore"), os.sched_getaffinity(server.process.pid)
+    assert len(os.sched_getaffinity(core.pid)) == 1
+    assert sum(os.sched_getaffinity(thread.id) == every for thread in core.threads()) >= 2
 
 
 def test_hangup_reloads_the_presets_that_came_with_the_demo(tmp_path: Path) -> None:
@@ -289,10 +300,12 @@ def test_sigterm_at_any_stage_of_the_start_ends_it(tmp_path: Path, stage: str) -
     assert _gone(children, 60)
 
 
-@pytest.mark.parametrize("name", ["EngineCore", "Worker"])
-def test_hung_engine_is_told_and_ended(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "flags"), [("EngineCore", []), ("Worker", ["--distributed-executor-backend=mp"])]
+)
+def test_hung_engine_is_told_and_ended(tmp_path: Path, name: str, flags: list[str]) -> None:
     """Idle, it is unhealthy until it moves again; at work, it is ended with its requests."""
-    with running(galton("serve", "--stall-seconds=3"), tmp_path / "log") as server:
+    with running(galton("serve", "--stall-seconds=3", *flags), tmp_path / "log") as server:
         processes = server.children()
         hung = server.child(name)
         hung.suspend()

@@ -58,8 +58,6 @@ def crawls(process: psutil.Process) -> None:
 
 fault("EngineCore stands still")(lambda server: stops(server.child("EngineCore")))
 fault("EngineCore is slow")(lambda server: crawls(server.child("EngineCore")))
-fault("Worker stands still")(lambda server: stops(server.child("Worker")))
-fault("Worker is slow")(lambda server: crawls(server.child("Worker")))
 fault("API process stands still")(lambda server: stops(main_process(server)))
 fault("API process is slow")(lambda server: crawls(main_process(server)))
 

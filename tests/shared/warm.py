@@ -38,6 +38,7 @@ MODULES = (
     "vllm.model_executor.models.qwen3_moe",
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
+    "routing.engine.executor",
     "vllm.v1.worker.cpu_worker",
 )
 
