@@ -39,15 +39,15 @@ setup: .venv/.ready
 serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
-# Engines one after another: on two cores two of them starve each other, since each of vLLM's idle
-# processes spins for a while. Tests without an engine run beside them.
-test: lint
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going engine unit
+# Engines one after another: on two cores two of them starve each other. All that needs none runs
+# beside them, in the time that they leave (`nice`).
+test: setup
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going engine unit lint
 
 check: lint unit
 
 unit: setup
-	.venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
+	nice .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS)
 
 engine: setup
@@ -56,7 +56,7 @@ engine: setup
 lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/mypy
+	nice .venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry server models routing loadtests --extend-exclude server/examples
 	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004

@@ -1,8 +1,8 @@
 """Python programs that find vLLM imported already: forks of one process that did nothing else.
 
 `Popen` here is `subprocess.Popen` as far as tests need it. Importing vLLM costs ten seconds of CPU,
-and a server pays three times: on CPU vLLM starts engine core and worker as new interpreters
-("spawn"). Here they are forks too, as they are on GPUs; all else is the program itself. Tests of
+and a server pays twice: on CPU vLLM starts its engine's processes as new interpreters ("spawn").
+Here they are forks too, as they are on GPUs; all else is the program itself. Tests of
 how processes start and die take `subprocess`.
 
 Both ends of the socket are in this file: `Popen` in pytest's process, `main` in the warm one.
