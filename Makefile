@@ -7,7 +7,7 @@ PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit engine lint docs lock reproducibility conformance conformance-lock \
+.PHONY: help setup serve test check unit servers families lint docs lock reproducibility conformance conformance-lock \
 	battery presets quality fuzz faults soak promises clean
 
 help:
@@ -39,24 +39,28 @@ setup: .venv/.ready
 serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
-# Engines one after another: on two cores two of them starve each other. All that needs none runs
-# beside them, in the time that they leave (`nice`).
+# Two lanes, as long as each other: the tests on servers, one engine after another; and all that needs
+# none, in the time that engines leave (`nice`), then the families, whose engines are small.
+FAMILIES := tests/engine/test_families.py
 test: setup
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going engine unit lint
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going servers families lint
 
 check: lint unit
 
 unit: setup
-	nice .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
+	nice -n 5 .venv/bin/python -m pytest tests/unit --quiet --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS)
 
-engine: setup
-	.venv/bin/python -m pytest tests/engine $(ARGS)
+servers: setup
+	.venv/bin/python -m pytest tests/engine --ignore=$(FAMILIES) $(ARGS)
+
+families: unit
+	.venv/bin/python -m pytest $(FAMILIES) $(ARGS)
 
 lint: setup
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	nice .venv/bin/mypy
+	nice -n 5 .venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry server models routing loadtests --extend-exclude server/examples
 	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
