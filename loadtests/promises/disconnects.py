@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtests.promises.result import Result
+from loadtests.raw import address, post
 from loadtests.servers import galton, running
 
 CLIENTS: Final = 1000
@@ -52,13 +52,10 @@ async def measure(log: Path, quick: bool) -> list[Result]:
 
 async def _leave(url: str, path: str, body: dict[str, Any], reads: int) -> float:
     """Seconds until the key-value cache is empty once all have left."""
-    content = json.dumps({"model": "galton-demo", **body}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    sent = f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
-    host, port = url.removeprefix("http://").split(":")
+    sent = post(path, {"model": "galton-demo", **body})
 
     async def begin() -> asyncio.StreamWriter:
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(*address(url))
         writer.write(sent)
         await writer.drain()
         if reads:

@@ -8,12 +8,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
-import httpx
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from loadtests.promises.result import Result
+from loadtests.raw import ask, post
 from loadtests.servers import galton, running
 
 RATES: Final = (0.5, 1.0, 2.0, 5.0)  # times the capacity
@@ -64,26 +64,26 @@ async def measure(log: Path, quick: bool) -> list[Result]:
     ]
 
 
-def _body(rng: random.Random) -> dict[str, Any]:
-    prompt = [rng.randrange(10, 1000) for _ in range(16)]
-    return {
-        "prompt": prompt,
+def _request(rng: random.Random) -> bytes:
+    body = {
+        "prompt": [rng.randrange(10, 1000) for _ in range(16)],
         "max_tokens": TOKENS,
         "ignore_eos": True,
         "routing": {"mode": "sample"},
     }
+    return post("/v1/completions", body, {"Connection": "close"})
 
 
-async def _ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> None:
+async def _ask(url: str, sent: bytes, seen: Seen) -> None:
     start = time.perf_counter()
     try:
-        answer = await client.post("/v1/completions", json=body)
-    except httpx.HTTPError:
-        seen.other += 1
-        return
-    if answer.status_code == 200:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            answer = await ask(url, sent)
+    except (OSError, TimeoutError):
+        answer = b""
+    if answer.startswith(b"HTTP/1.1 200 "):
         seen.answered += time.monotonic() < seen.until
-    elif answer.status_code == 503 and "retry-after" in answer.headers:
+    elif answer.startswith(b"HTTP/1.1 503 ") and b"retry-after:" in answer.lower():
         seen.refused.append(time.perf_counter() - start)
     else:
         seen.other += 1
@@ -92,26 +92,22 @@ async def _ask(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> N
 async def _capacity(url: str, seconds: float) -> float:
     """Answers per second where as many clients ask as the engine runs at once."""
     rng, seen = random.Random(0), Seen(time.monotonic() + seconds)
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
 
-        async def ask_on() -> None:
-            while time.monotonic() < seen.until:
-                await _ask(client, _body(rng), seen)
+    async def ask_on() -> None:
+        while time.monotonic() < seen.until:
+            await _ask(url, _request(rng), seen)
 
-        await asyncio.gather(*(ask_on() for _ in range(MAX_NUM_SEQS)))
+    await asyncio.gather(*(ask_on() for _ in range(MAX_NUM_SEQS)))
     return seen.answered / seconds
 
 
 async def _offer(url: str, per_second: float, seconds: float, rate: float) -> Seen:
     """Requests that come one after another, whatever becomes of those before: an open loop."""
     rng, seen = random.Random(1), Seen(time.monotonic() + seconds)
-    limits = httpx.Limits(max_connections=None)
-    tasks = []
-    async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=limits) as client:
-        due = time.monotonic()
-        for _ in tqdm(range(int(per_second * seconds)), desc=f"{rate:g} times the capacity"):
-            due += rng.expovariate(per_second)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            tasks.append(asyncio.create_task(_ask(client, _body(rng), seen)))
-        await asyncio.gather(*tasks)
+    tasks, due = [], time.monotonic()
+    for _ in tqdm(range(int(per_second * seconds)), desc=f"{rate:g} times the capacity"):
+        due += rng.expovariate(per_second)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        tasks.append(asyncio.create_task(_ask(url, _request(rng), seen)))
+    await asyncio.gather(*tasks)
     return seen

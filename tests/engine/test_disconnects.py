@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
+from loadtests import raw
 from tests.shared.servers import MODEL, Server, eventually
 
 CLIENTS = 40
@@ -25,11 +25,9 @@ BODIES: dict[str, dict[str, Any]] = {
 
 def ask(server: Server, path: str, **more: Any) -> socket.socket:
     """The connection on which a request was sent."""
-    host, port = server.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=300)
-    body = json.dumps({"model": MODEL, "routing": {"mode": "sample"}, **BODIES[path], **more})
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    connection = socket.create_connection(raw.address(server.url), timeout=300)
+    body = {"model": MODEL, "routing": {"mode": "sample"}, **BODIES[path], **more}
+    connection.sendall(raw.post(path, body))
     return connection
 
 

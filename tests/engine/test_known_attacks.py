@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from loadtests.raw import address
 from tests.conftest import FreshPrompt
 from tests.shared.servers import HTTP, MODEL, Server, eventually
 
@@ -167,9 +168,8 @@ def test_a_header(server: Server, headers_and_body: tuple[dict[str, str], bytes]
 
 def raw(server: Server, *sent: bytes) -> bytes:
     """What the server says to these bytes, until it closes or has nothing more to say."""
-    host, port = server.url.removeprefix("http://").split(":")
     answer = b""
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection(address(server.url), timeout=30) as connection:
         try:
             for piece in sent:
                 connection.sendall(piece)

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from loadtests import raw
 from loadtests.servers import Process, galton
 from tests.faults.neighbours import REQUESTS, Neighbours
 from tests.shared import warm
@@ -80,16 +81,11 @@ def _(server: Server) -> None:
 
 
 def connect(server: Server) -> socket.socket:
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=60)
+    return socket.create_connection(raw.address(server.url), timeout=60)
 
 
 def request(**body: Any) -> bytes:
-    content = httpx.Request(
-        "POST", "http://x", json={"model": MODEL, **REQUESTS[1], **body}
-    ).content
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    return b"%bContent-Length: %d\r\n\r\n%b" % (head, len(content), content)
+    return raw.post("/v1/completions", {"model": MODEL, **REQUESTS[1], **body})
 
 
 @fault("1,000 clients leave before the first token")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loadtests import raw
 from loadtests.soak.mix import Mix
 from routing.policy.keys import INCLUDE_KEY, STEERING
 from routing.policy.modes import MODES
@@ -38,16 +39,8 @@ class Case:
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
-    """A request; headers: more of them, or others."""
-    fields = {
-        "Host": "x",
-        "Connection": "close",
-        "Content-Type": "application/json",
-        "Content-Length": str(len(body)),
-        **(headers or {}),
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + body
+    """`loadtests.raw.post`, once on a connection."""
+    return raw.post(path, body, {"Connection": "close", **(headers or {})})
 
 
 class Cases:

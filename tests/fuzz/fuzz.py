@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import httpx
 
+from loadtests import raw
 from loadtests.soak.mix import learned
 from tests.fuzz.cases import PROMPT, Case, Cases
 
@@ -40,7 +41,7 @@ class Fuzzer:
     ) -> None:
         self.verdict = Verdict()
         self.hang_seconds = hang_seconds
-        self._address = url.removeprefix("http://").split(":")
+        self._address = raw.address(url)
         self._model = model
         self._cases = Cases(model, _fields(url), *learned(url), seed)
         self._plain = self._text(PROMPT)
