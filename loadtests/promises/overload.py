@@ -81,9 +81,12 @@ async def _ask(url: str, sent: bytes, seen: Seen) -> None:
             answer = await ask(url, sent)
     except (OSError, TimeoutError):
         answer = b""
-    if answer.startswith(b"HTTP/1.1 200 "):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    fields = head.lower().split(b"\r\n")
+    is_whole = b"content-length: %d" % len(body) in fields
+    if is_whole and head.startswith(b"HTTP/1.1 200 "):
         seen.answered += time.monotonic() < seen.until
-    elif answer.startswith(b"HTTP/1.1 503 ") and b"retry-after:" in answer.lower():
+    elif is_whole and head.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in fields:
         seen.refused.append(time.perf_counter() - start)
     else:
         seen.other += 1
