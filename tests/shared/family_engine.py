@@ -18,7 +18,6 @@ import torch
 from vllm import LLM, SamplingParams
 
 from routing.engine import engine_options
-from routing.engine.executor import NAME
 from routing.engine.travel import REQUEST_KEY
 from routing.spec import RouterSpec
 from tests.shared.families import VOCAB_SIZE
@@ -95,11 +94,7 @@ def _galton(path: Path) -> dict[str, Any]:
     config = json.loads((path / "config.json").read_text())
     top_k = config.get("num_experts_per_tok") or config["moe_k"]
     max_top_k = 1 if top_k == 1 else top_k + 2
-    llm = _engine(
-        path,
-        distributed_executor_backend=NAME,
-        **engine_options(max_top_k, allow_request_steering=True),
-    )
+    llm = _engine(path, **engine_options(max_top_k, allow_request_steering=True))
     # With numba behind them: not before the engine, see `routing.engine.plugin`.
     from routing.engine.offline import AwaitableLLM
     from routing.engine.startup import attach

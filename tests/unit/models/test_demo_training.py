@@ -33,7 +33,7 @@ RECIPE = Recipe(0, "sample", 1, 4e-3, 0.01, 1.0, 0.3, layers=1)
 SMALL = """
 import functools, sys
 from models.demo.training import batches, train
-batches.BATCH_TOKENS, batches.BLOCK_EXAMPLES, train.TOKENIZER_EXAMPLES = 192, 48, 500
+batches.BATCH_TOKENS, batches.BLOCK_EXAMPLES, train.TOKENIZER_EXAMPLES = 384, 96, 500
 train.Recipe = functools.partial(train.Recipe, layers=1)
 """
 TRAIN = SMALL + "sys.exit(train.main(sys.argv[1:]))"
@@ -54,8 +54,8 @@ sys.exit(train.main(sys.argv[1:]))
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BATCH_TOKENS", 192)
-    monkeypatch.setattr(batches, "BLOCK_EXAMPLES", 48)
+    monkeypatch.setattr(batches, "BATCH_TOKENS", 384)
+    monkeypatch.setattr(batches, "BLOCK_EXAMPLES", 96)
     monkeypatch.setattr(train, "TOKENIZER_EXAMPLES", 500)
 
 
@@ -78,8 +78,8 @@ def same(first: Run, second: Run) -> bool:
 @pytest.fixture(scope="module")
 def unbroken() -> Run:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches, "BATCH_TOKENS", 192)
-        patch.setattr(batches, "BLOCK_EXAMPLES", 48)
+        patch.setattr(batches, "BATCH_TOKENS", 384)
+        patch.setattr(batches, "BLOCK_EXAMPLES", 96)
         patch.setattr(train, "TOKENIZER_EXAMPLES", 500)
         return trained(Run(RECIPE, STEPS, train.make_tokenizer(0)), STEPS)
 

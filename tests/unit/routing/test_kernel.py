@@ -214,7 +214,7 @@ def test_policies_name_every_mode() -> None:
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> None:
-    each, native = 2 if IS_INTERPRETED else 4, 4
+    each, native = 4, 4
     spec = spec_of(16, native, 8)
     asked = [{**policy, "seed": 2**62 + n, "scope": "all"} for n, policy in enumerate(POLICIES)]
     requests = [request_of(routing, 0, spec) for routing in asked]
