@@ -7,7 +7,7 @@ PAGES := loadtests/quality/README.md routing/README.md server/README.md
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit servers families lint docs lock reproducibility conformance conformance-lock \
+.PHONY: help setup serve test check unit servers rest lint docs lock reproducibility conformance conformance-lock \
 	battery presets quality fuzz faults soak promises clean
 
 help:
@@ -40,10 +40,10 @@ serve: setup
 	@exec .venv/bin/galton serve $(ARGS)
 
 # Two lanes, as long as each other: the tests on servers, one engine after another; and all that needs
-# none, in the time that engines leave (`nice`), then the families, whose engines are small.
-FAMILIES := tests/engine/test_families.py
+# none, in the time that engines leave (`nice`), then the rest of the servers.
+REST := $(addprefix tests/engine/test_,families.py known_attacks.py reports.py)
 test: setup
-	@$(MAKE) --no-print-directory --jobs=3 --keep-going servers families lint
+	@$(MAKE) --no-print-directory --jobs=3 --keep-going servers rest lint
 
 check: lint unit
 
@@ -52,10 +52,10 @@ unit: setup
 		--no-loadscope-reorder $(ARGS)
 
 servers: setup
-	.venv/bin/python -m pytest tests/engine --ignore=$(FAMILIES) $(ARGS)
+	.venv/bin/python -m pytest tests/engine $(addprefix --ignore=,$(REST)) $(ARGS)
 
-families: unit
-	.venv/bin/python -m pytest $(FAMILIES) $(ARGS)
+rest: unit
+	.venv/bin/python -m pytest $(REST) $(ARGS)
 
 lint: setup
 	.venv/bin/ruff format --check .
