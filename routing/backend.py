@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from routing.counts import Memory
+from routing.counts import Counts, Memory
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest, StepState
@@ -72,8 +72,8 @@ class Backend(Protocol):
     def end_step(self) -> None:
         """After the forward: until the next step every token is native and none is counted."""
 
-    def counts(self) -> dict[int, npt.NDArray[np.int64]]:
-        """(token, expert) pairs since the start: {decoder layer index: [E]}."""
+    def counts(self) -> Counts:
+        """What has been counted since the start; waits for the device."""
         ...
 
 

@@ -7,6 +7,7 @@ only when another request takes the place.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from routing.counts import PHASES, Counts, Memory
+from routing.counts import PHASES, RECOMPUTE, Counts, Memory
 from routing.policy.compiled import CompiledPolicy
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
@@ -27,26 +28,31 @@ from routing.trace.rows import Rows
 _MODEL_WEIGHTS: Final = WEIGHTS.index("model")
 _TAKES_TRACE: Final = {mode.code for mode in MODES.values() if mode.takes_trace}
 _NEVER: Final = np.iinfo(np.int64).max
+COUNTED: Final = {*Step._fields} & {*Counts._fields}  # by kernels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class RoutedRequest:
     """What the engine needs to know of one live request.
 
     policy: None for native routing. num_prompt_tokens: tokens the request came with.
     include: what is to be recorded of its tokens, see `routing.trace.rows`; unsent: their rows
-    that have not left the worker yet. trace: what the policy replays.
+    that have not left the worker yet. group: of the tokens that follow the policy, see
+    `routing.counts`. trace: what the policy replays. num_routed: tokens up to the last one that
+    was routed.
     """
 
     policy: CompiledPolicy | None
     num_prompt_tokens: int
     include: tuple[str, ...] = ()
-    unsent: list[Rows] = field(default_factory=list, compare=False)
-    trace: Trace | None = field(init=False, compare=False)
+    unsent: list[Rows] = field(default_factory=list)
+    group: int = 0
+    trace: Trace | None = field(init=False)
+    num_routed: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         data = self.policy.trace if self.policy is not None else b""
-        object.__setattr__(self, "trace", Trace.decode(data) if data else None)
+        self.trace = Trace.decode(data) if data else None
 
 
 _NATIVE: Final = RoutedRequest(None, 0)
@@ -73,12 +79,15 @@ class StepState:
     slot_request: list[RoutedRequest] = field(init=False)
     _slot_first_position: npt.NDArray[np.int64] = field(init=False)
     _slot_num_prompt_tokens: npt.NDArray[np.int64] = field(init=False)
+    # [R, 2] of tokens that follow no policy, and of those that do.
+    _slot_groups: npt.NDArray[np.int32] = field(init=False)
 
     def __post_init__(self) -> None:
         size = len(self.spec.layers), self.spec.num_experts
         memory = bytearray(Counts.num_bytes(*size)) if self.memory is None else self.memory
         self.counts = Counts.on(memory, *size)
-        self.arrays = zeros(self.sizes())._replace(assignments=self.counts.assignments)
+        shared = {name: array for name, array in self.counts._asdict().items() if name in COUNTED}
+        self.arrays = zeros(self.sizes())._replace(**shared)
         arrays = self.arrays
         arrays.layers[:] = self.spec.layers
         arrays.token_slot[:] = -1
@@ -88,6 +97,7 @@ class StepState:
         self.slot_request = [_NATIVE] * self.max_num_seqs
         self._slot_first_position = np.full(self.max_num_seqs, _NEVER)
         self._slot_num_prompt_tokens = np.zeros(self.max_num_seqs, np.int64)
+        self._slot_groups = np.zeros((self.max_num_seqs, 2), np.int32)
 
     def sizes(self) -> dict[str, int]:
         """What each letter of a shape stands for."""
@@ -122,12 +132,29 @@ class StepState:
         self.any_policy = bool(follows_policy.any())
         arrays.token_slot[:num_tokens] = np.where(follows_policy, token_slot, -1)
         arrays.num_tokens[0] = num_tokens
+        arrays.step_number[0] += 1
+        group = self._slot_groups[token_slot, follows_policy.view(np.int8)]
+        arrays.token_group[:num_tokens] = group
+        self._count(requests, token_slot, position, group)
+        for request, end in zip(requests, num_computed_tokens + num_scheduled_tokens, strict=True):
+            request.num_routed = max(request.num_routed, int(end))
 
-        mode = np.where(follows_policy, arrays.slot_mode[token_slot], 0)
-        phase = position >= self._slot_num_prompt_tokens[token_slot]
+    def _count(
+        self,
+        requests: Sequence[RoutedRequest],
+        token_slot: npt.NDArray[np.int32],
+        position: npt.NDArray[np.int64],
+        group: npt.NDArray[np.int32],
+    ) -> None:
+        """What is counted of a step without its experts."""
+        num_routed = np.array([request.num_routed for request in requests])
+        is_generated = position >= self._slot_num_prompt_tokens[token_slot]
+        phase = np.where(position < num_routed[token_slot], RECOMPUTE, is_generated)
         routed = self.counts.routed_tokens
-        by_mode = np.bincount(mode * len(PHASES) + phase, minlength=routed.size)
-        routed += by_mode.reshape(routed.shape)
+        counted = np.bincount(group * len(PHASES) + phase, minlength=routed.size)
+        routed += counted.reshape(routed.shape)
+        self.counts.num_steps[0] += 1
+        self.counts.last_step[0] = time.time()
 
     def end_step(self) -> None:
         """Forget the step: until the next one, every token is native and none is counted."""
@@ -149,6 +176,7 @@ class StepState:
     def _write_slot(self, slot: int, request: RoutedRequest) -> None:
         policy, arrays = request.policy, self.arrays
         self.slot_request[slot] = request
+        self._slot_groups[slot] = (0 if policy is not None else request.group, request.group)
         self._slot_num_prompt_tokens[slot] = request.num_prompt_tokens
         self._slot_first_position[slot] = _NEVER
         if policy is None:

@@ -3,7 +3,7 @@
 NumPy's arrays, torch's tensors, numba's views and Triton's pointers are made from this table,
 and always come as a `Step`, by name. Letters of shapes: T tokens at most in a step, R slots
 for requests, L MoE layers, E experts, S the most experts per token, P parameters of a mode,
-C numbers that encode a rule.
+C numbers that encode a rule, G groups of tokens.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, NamedTuple, get_type_hints
 
 import numpy as np
 
+from routing.counts import MAX_GROUPS
 from routing.policy.modes import MAX_PARAMETERS
 from routing.reference.rule import SCORINGS, RouterRule
 from routing.spec import RouterSpec
@@ -36,7 +37,13 @@ class Step(NamedTuple):
     slot_steered: Annotated[Any, "bool", "R", "whether slot_steering is to be read"]
     slot_steering: Annotated[Any, "float32", "RLE", "added to logits; -inf bans, +inf forces"]
     slot_keeps_native: Annotated[Any, "bool", "R", "a replayed native choice keeps its weights"]
-    assignments: Annotated[Any, "int64", "LE", "(token, expert) pairs since the start: kernels add"]
+    token_group: Annotated[Any, "int32", "T", "for whom it counts, see `routing.counts`"]
+    step_number: Annotated[Any, "int64", "1", "of this step, never twice the same"]
+    expert_step: Annotated[Any, "int64", "LE", "the last step in which an expert was used"]
+    assignments: Annotated[Any, "int64", "LE", "this and the rest: counts, to which kernels add"]
+    active_experts: Annotated[Any, "int64", "L", "see `routing.counts`"]
+    router_entropy: Annotated[Any, "float64", "L", "see there"]
+    group_assignments: Annotated[Any, "int64", "G", "see there"]
 
 
 class Array(NamedTuple):
@@ -52,7 +59,7 @@ ARRAYS: Final = tuple(
     Array(name, *row.__metadata__)
     for name, row in get_type_hints(Step, include_extras=True).items()
 )
-SIZES: Final = "1TRLESPC"
+SIZES: Final = "1TRLESPCG"
 NUM_RULE_NUMBERS: Final = 6
 
 
@@ -67,6 +74,7 @@ def sizes_of(spec: RouterSpec, max_num_tokens: int, max_num_seqs: int) -> dict[s
         "S": spec.max_top_k,
         "P": MAX_PARAMETERS,
         "C": NUM_RULE_NUMBERS,
+        "G": MAX_GROUPS,
     }
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from argparse import Namespace
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -55,7 +56,7 @@ async def answer(
         return _error(create_error_response(str(error), "NotFoundError", status, "routing"))
 
     settled = request.settled
-    count = partial(galton.requests.add, settled.policy.mode, settled.preset)
+    count = galton.requests.begin(settled.policy.mode, settled.preset)
     try:
         # vLLM asks the same for each prompt, when those before it are on their way.
         state.engine_client.check_admission(request.num_choices())
@@ -86,7 +87,9 @@ def _settle(request: RoutedRequest, headers: Headers, galton: Galton) -> None:
     sources = Sources.of(request.routing, model, token_seed, headers, presets)
     steering = galton.settings.allow_request_steering
     try:
-        request.follow(settle(sources, presets, galton.spec, allow_steering=steering))
+        settled = settle(sources, presets, galton.spec, allow_steering=steering)
+        group = galton.load.groups.number(settled.policy.mode, settled.preset)
+        request.follow(replace(settled, group=group))
     except PolicyError as error:
         raise invalid(error) from error
 

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 from prometheus_client import REGISTRY
 
 from models.fingerprint import fingerprint
+from routing.counts import Groups
 from routing.engine.startup import attach
 from routing.policy.presets import PresetError, Presets
 from routing.spec import RouterSpec
 from server.aliases import PresetsFile
 from server.cost import Limits
+from server.exposition import Pages
+from server.load import Load
 from server.metrics import ExpertLoad, RequestCounter
 from server.settings import Settings
+from server.statistics import Marks
 from server.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -38,9 +42,14 @@ class Galton:
         limits: Limits,
         requests: RequestCounter,
         watchdog: Watchdog,
+        load: Load,
+        pages: Pages,
     ) -> None:
         """Raises PresetError."""
         self.spec = spec
+        self.load = load
+        self.pages = pages
+        self.marks = Marks()
         self.limits = limits
         self.settings = settings
         self.requests = requests
@@ -62,16 +71,10 @@ class Galton:
         )
         watchdog = Watchdog(engine, counts, args.galton_lifetime, settings.stall_seconds)
         requests = RequestCounter(file.models[0])
-        galton = cls(spec, settings, file, limits, requests, watchdog)
-        REGISTRY.register(
-            ExpertLoad(
-                spec,
-                counts,
-                file.models[0],
-                settings.expert_metrics,
-                settings.metrics_min_tokens,
-            )
-        )
+        load = Load(spec, counts, Groups(), settings.metrics_min_tokens)
+        experts = ExpertLoad(load, file.models[0], settings.expert_metrics)
+        pages = Pages(experts, REGISTRY, settings.metrics_kept_seconds)
+        galton = cls(spec, settings, file, limits, requests, watchdog, load, pages)
         logger.info("routing self-test passed: %s", spec)
         return galton
 

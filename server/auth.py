@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
-from server.metrics import METRICS_PATH, SERVING_PATH
+from server.exposition import METRICS_PATH, SERVING_PATH
 
 # What load balancers and Prometheus ask. Nothing on them tells of a request's text; what
 # /metrics tells of its experts is said in server/README.md.

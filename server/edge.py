@@ -26,7 +26,6 @@ from vllm.exceptions import GracefulHTTPError
 from server.anthropic_errors import AnthropicErrors
 from server.auth import Authentication, is_open
 from server.health import RETRY_AFTER
-from server.metrics import METRICS_PATH, SERVING_PATH
 from server.settle import HEADER
 
 KEY_HEADERS: Final = ("api-key", "x-api-key")
@@ -78,8 +77,7 @@ class Understanding:
 
     `api-key: KEY` and `x-api-key: KEY`, Azure's and Anthropic's, mean `Authorization: Bearer KEY`,
     which wins where it is given. Slashes in a row are one: a base URL often ends in one. HEAD asks
-    a probe as GET does. /metrics is prometheus-client's own application, which heeds `Accept` and
-    `name[]`; vLLM's page of that name does not.
+    a probe as GET does.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -88,11 +86,8 @@ class Understanding:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             scope = {**scope, "path": _SLASHES.sub("/", scope["path"])}
-            if is_open(scope):
-                if scope.get("method") == "HEAD":
-                    scope["method"] = "GET"  # uvicorn sends no body all the same
-                if scope["path"].endswith((METRICS_PATH, SERVING_PATH)):
-                    scope["path"] += "/"
+            if scope.get("method") == "HEAD" and is_open(scope):
+                scope["method"] = "GET"  # uvicorn sends no body all the same
             headers = Headers(scope=scope)
             key = next((headers[name] for name in KEY_HEADERS if name in headers), None)
             if key is not None and "authorization" not in headers:

@@ -1,156 +1,168 @@
-"""What Prometheus gets: the experts' load, read from the workers' memory, and requests."""
+"""What is measured: the experts' load, read from the workers' memory, and requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextvars import ContextVar
-from typing import Final, NamedTuple
+from typing import Any, Final
 
-from fastapi import FastAPI
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, make_asgi_app
-from prometheus_client.core import CounterMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from starlette.responses import StreamingResponse
-from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from routing.engine.counts import EngineCounts
-from routing.spec import RouterSpec
+from routing.counts import PHASES, imbalance, load_entropy
+from routing.engine.counts import Totals
 from server import sse
+from server.load import Load
+from server.names import (
+    ACTIVE_EXPERTS,
+    EXPERT_ASSIGNMENTS,
+    LAST_STEP,
+    LAYER_IMBALANCE,
+    LAYER_LOAD_ENTROPY,
+    NATIVE_ASSIGNMENTS,
+    POLICY_ASSIGNMENTS,
+    REQUEST_SECONDS,
+    REQUESTS,
+    ROUTED_TOKENS,
+    ROUTER_ENTROPY,
+    ROUTERS,
+    Name,
+)
 from server.settings import automatic_level
 
 logger = logging.getLogger("vllm.galton")
 
-METRICS_PATH: Final = "/metrics"
-SERVING_PATH: Final = "/metrics/serving"
+SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 
 
-class Name(NamedTuple):
-    """A metric as queries name it."""
+class ExpertLoad:
+    """The experts' load, as the engine has counted it when it is asked.
 
-    name: str
-    meaning: str
-    labels: tuple[str, ...]
-
-
-EXPERT_ASSIGNMENTS: Final = Name(
-    "galton_expert_assignments_total",
-    "(token, expert) assignments computed; padding and zero-weight slots excluded",
-    ("model_name", "layer", "expert"),
-)
-ROUTED_TOKENS: Final = Name(
-    "galton_routed_tokens_total",
-    "Tokens routed, once per token, by the mode that routed them",
-    ("model_name", "mode", "phase"),
-)
-REQUESTS: Final = Name(
-    "galton_requests_total",
-    "Requests by the policy that they followed and by their end",
-    ("model_name", "mode", "preset", "outcome"),
-)
-NAMES: Final = (EXPERT_ASSIGNMENTS, ROUTED_TOKENS, REQUESTS)
-
-# Whether the page that is being written leaves the experts' series out: there may be thousands.
-_without_experts: ContextVar[bool] = ContextVar("without_experts", default=False)
-
-
-class ExpertLoad(Collector):
-    """Counters of (token, expert) assignments and of routed tokens, as the engine has counted
-    them when it is asked.
-
-    expert_metrics: see `Settings`. min_tokens: once so many more were routed; what changes from
-    one scrape to the next is never fewer tokens' experts.
+    expert_metrics: see `Settings`.
     """
 
-    def __init__(
-        self,
-        spec: RouterSpec,
-        counts: EngineCounts,
-        model_name: str,
-        expert_metrics: str,
-        min_tokens: int = 0,
-    ) -> None:
-        num_series = len(spec.layers) * spec.num_experts
+    def __init__(self, load: Load, model_name: str, expert_metrics: str) -> None:
+        num_series = len(load.spec.layers) * load.spec.num_experts
         if expert_metrics == "auto":
             expert_metrics = automatic_level(num_series)
             if expert_metrics == "layer":
                 logger.info("%d expert series: exporting sums per layer", num_series)
-        self._counts = counts
+        self._load = load
         self._model_name = model_name
         self._expert_metrics = expert_metrics
-        self._min_tokens = min_tokens
-        self._assignments, self._tokens = counts.assignments(), counts.routed_tokens()
 
-    def _refresh(self) -> None:
-        tokens = self._counts.routed_tokens()
-        if sum(tokens.values()) - sum(self._tokens.values()) >= self._min_tokens:
-            self._assignments, self._tokens = self._counts.assignments(), tokens
+    def read(self) -> tuple[list[Metric], list[int]]:
+        """Families, and the assignments, in the order of `labels`: thousands in a large model, they
+        are not in the family of theirs, which is the last one.
+        """
+        recent, totals = self._load.lately(), self._load.totals()
+        families = [*self._policies(totals), self._routers(), self._last_step(totals)]
+        if self._expert_metrics == "off":
+            return families, []
+        families += [*self._layers(totals, recent), family_of(EXPERT_ASSIGNMENTS)]
+        counts = totals.assignments
+        if self._expert_metrics == "layer":
+            counts = counts.sum(1)
+        return families, counts.ravel().tolist()
 
-    def collect(self) -> Iterator[Metric]:
-        """Called by prometheus-client at every exposition."""
-        if _without_experts.get():
-            return
-        self._refresh()
-        assignments = _family(EXPERT_ASSIGNMENTS)
-        if self._expert_metrics != "off":
-            for layer, row in sorted(self._assignments.items()):
-                if self._expert_metrics == "full":
-                    for expert, count in enumerate(row.tolist()):
-                        assignments.add_metric((self._model_name, str(layer), str(expert)), count)
-                else:
-                    assignments.add_metric((self._model_name, str(layer), "all"), int(row.sum()))
-        yield assignments
+    def labels(self) -> list[tuple[str, ...]]:
+        """Of each count of assignments that `read` returns."""
+        spec, level = self._load.spec, self._expert_metrics
+        experts = {"full": [*map(str, range(spec.num_experts))], "layer": ["all"], "off": []}[level]
+        return [(self._model_name, str(i), expert) for i in spec.layers for expert in experts]
 
-        tokens = _family(ROUTED_TOKENS)
-        for (mode, phase), count in self._tokens.items():
-            tokens.add_metric((self._model_name, mode, phase), count)
-        yield tokens
+    def _layers(self, totals: Totals, recent: Totals) -> Iterator[Metric]:
+        summaries = (
+            (ACTIVE_EXPERTS, totals.steps, totals.active_experts),
+            (ROUTER_ENTROPY, totals.tokens, totals.router_entropy),
+        )
+        for name, counts, sums in summaries:
+            family = family_of(name)
+            for layer, count, total in zip(totals.layers, counts, sums, strict=True):
+                family.add_metric((self._model_name, str(layer)), int(count), float(total))
+            yield family
+        gauges = (
+            (LAYER_IMBALANCE, imbalance(recent.assignments)),
+            (LAYER_LOAD_ENTROPY, load_entropy(recent.assignments)),
+        )
+        for name, values in gauges:
+            family = family_of(name)
+            for layer, value in zip(totals.layers, values.tolist(), strict=True):
+                if not math.isnan(value):  # a layer without load has neither
+                    family.add_metric((self._model_name, str(layer)), value)
+            yield family
+
+    def _policies(self, totals: Totals) -> Iterator[Metric]:
+        tokens, computed, native = map(
+            family_of, (ROUTED_TOKENS, POLICY_ASSIGNMENTS, NATIVE_ASSIGNMENTS)
+        )
+        spec = self._load.spec
+        for group, pair in enumerate(self._load.groups.pairs()):
+            labels, routed = (self._model_name, *pair), totals.routed_tokens[group]
+            for phase, count in zip(PHASES, routed.tolist(), strict=True):
+                tokens.add_metric((*labels, phase), count)
+            computed.add_metric(labels, int(totals.group_assignments[group]))
+            native.add_metric(labels, int(routed.sum()) * spec.top_k * len(spec.layers))
+        yield from (tokens, computed, native)
+
+    def _last_step(self, totals: Totals) -> Metric:
+        family = family_of(LAST_STEP)
+        family.add_metric((self._model_name,), totals.last_step)
+        return family
+
+    def _routers(self) -> Metric:
+        spec, family = self._load.spec, family_of(ROUTERS)
+        sizes = (len(spec.layers), spec.num_experts, spec.top_k, spec.max_top_k)
+        family.add_metric((self._model_name, *map(str, sizes)), 1)
+        return family
 
 
-def _family(name: Name) -> CounterMetricFamily:
-    return CounterMetricFamily(name.name, name.meaning, labels=name.labels)
+_FAMILIES: Final = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "summary": SummaryMetricFamily,
+}
 
 
-class Serving(Collector):
-    """All that is registered but the experts' counts: for gateways, which scrape many times a
-    second and read a handful of gauges.
-    """
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by prometheus-client at every exposition."""
-        token = _without_experts.set(True)
-        try:
-            return iter([*REGISTRY.collect()])
-        finally:
-            _without_experts.reset(token)
-
-
-def attach_metrics(app: FastAPI, *, has_own_port: bool) -> None:
-    """Serve `SERVING_PATH`; has_own_port: nothing of vLLM's /metrics is served here."""
-    routes = app.router.routes
-    if has_own_port:
-        routes[:] = [r for r in routes if getattr(r, "path", None) != METRICS_PATH]
-        return
-    registry = CollectorRegistry()
-    registry.register(Serving())
-    # In front of vLLM's, which takes all that begins with /metrics.
-    routes.insert(0, Mount(SERVING_PATH, make_asgi_app(registry=registry)))
+def family_of(name: Name) -> Any:
+    """A family without samples yet."""
+    return _FAMILIES[name.type](name.name, name.meaning, labels=name.labels)
 
 
 class RequestCounter:
-    """`galton_requests_total`: requests with a valid policy, each once, when it ends.
-
-    outcome: `ok`; `refused`, by a 4xx; `error`; `abort`, left by the client.
-    """
+    """Requests with a valid policy, each once, when it ends, and how long the good ones took."""
 
     def __init__(self, model_name: str, registry: CollectorRegistry = REGISTRY) -> None:
         self._model_name = model_name
-        self._counter = Counter(*REQUESTS, registry=registry)
+        self._counter = Counter(*_parts(REQUESTS), registry=registry)
+        self._seconds = Histogram(*_parts(REQUEST_SECONDS), registry=registry, buckets=SECONDS)
 
-    def add(self, mode: str, preset: str | None, outcome: str) -> None:
-        self._counter.labels(self._model_name, mode, preset or "", outcome).inc()
+    def begin(self, mode: str, preset: str | None) -> Callable[[str], None]:
+        """To be called with the request's outcome: `ok`; `refused`, by a 4xx; `error`; `abort`, by
+        the client, who left.
+        """
+        labels, began = (self._model_name, mode, preset or ""), time.monotonic()
+
+        def end(outcome: str) -> None:
+            self._counter.labels(*labels, outcome).inc()
+            if outcome == "ok":
+                self._seconds.labels(*labels).observe(time.monotonic() - began)
+
+        return end
+
+
+def _parts(name: Name) -> tuple[str, str, tuple[str, ...]]:
+    return name.name, name.meaning, name.labels
 
 
 def outcome_of(status: int) -> str:

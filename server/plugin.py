@@ -10,22 +10,21 @@ import asyncio
 import os
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import start_http_server
 from starlette.datastructures import State
 from vllm.engine.protocol import EngineClient
 
 from routing.engine.hooks import wrap
 from routing.policy.presets import PresetError
-from server import api, catalog, health
+from server import api, catalog, health, statistics
 from server.app import Galton
 from server.edge import attach_edge
+from server.exposition import attach_metrics, own_port
 from server.fair_queue import FairQueue
-from server.metrics import attach_metrics
 from server.settings import Settings
 from server.vllm_handlers import adopt
 
@@ -41,6 +40,7 @@ class GaltonEndpoints:
         app.include_router(api.api)
         app.include_router(catalog.api)
         app.include_router(catalog.models)
+        app.include_router(statistics.api)
         app.include_router(health.api)
         args = app.state.args
         settings: Settings = args.galton_settings
@@ -71,30 +71,16 @@ def _run_after_start(app: FastAPI) -> None:
     @asynccontextmanager
     async def watched(app: FastAPI) -> AsyncIterator[Any]:
         galton: Galton = app.state.galton
-        app.state.args.galton_lifetime.heed_signals(app.state.engine_client)
+        args: Namespace = app.state.args
+        args.galton_lifetime.heed_signals(app.state.engine_client)
         _heed_hangup(galton)
         watch = asyncio.create_task(galton.watchdog.run())
         async with lifespan(app) as state:
-            with _metrics_port(app.state.args):
+            with own_port(galton.pages, args.host or "0.0.0.0", galton.settings.metrics_port):
                 yield state
         watch.cancel()
 
     app.router.lifespan_context = watched
-
-
-@contextmanager
-def _metrics_port(args: Namespace) -> Iterator[None]:
-    """/metrics on a port of its own, where that is wanted."""
-    port = args.galton_settings.metrics_port
-    if port is None:
-        yield
-        return
-    server, thread = start_http_server(port, args.host or "0.0.0.0")
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
 
 
 def _heed_hangup(galton: Galton) -> None:

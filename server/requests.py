@@ -94,7 +94,12 @@ class RoutedRequest(BaseModel):
             *args, **kwargs
         )
         params.n = num_choices  # which `server.cost` has judged
-        routing = travelling(settled.compiled, choice=self._first_choice(), report=settled.report)
+        routing = travelling(
+            settled.compiled,
+            group=settled.group,
+            choice=self._first_choice(),
+            report=settled.report,
+        )
         if routing is not None:
             params.extra_args = {**(params.extra_args or {}), REQUEST_KEY: routing}
         return params

@@ -160,6 +160,14 @@ class Settings(Flags):
         "expert counts in /metrics change once so many more tokens were routed, so that they do "
         "not tell a single request's (default: 0)",
     )
+    # Writing a page holds up everybody's tokens for some milliseconds.
+    metrics_kept_seconds: float = flag(
+        1,
+        number(0, 3600, "a number from 0 to 3600"),
+        "S",
+        "for so long whoever asks for /metrics again gets the same page; 0: always a new one "
+        "(default: 1)",
+    )
     metrics_port: int | None = flag(
         None,
         integer_from(1),

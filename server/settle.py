@@ -82,7 +82,7 @@ class Settled:
 
     compiled: the policy for the engine; None for the native one. shown: the policy as the
     client gets it. report: what the answer carries about the routing of its tokens, where the
-    request wants that.
+    request wants that. group: whom its tokens count for, see `routing.counts`.
     """
 
     policy: Policy
@@ -90,6 +90,7 @@ class Settled:
     shown: Mapping[str, Any]
     preset: str | None = None
     report: Report | None = None
+    group: int = 0
 
 
 def settle(

@@ -21,6 +21,9 @@ results = {{ metric = "chrf", test = {{ gain = 0.5, interval = [-0.1, 1.2] }} }}
 [presets.two]
 routing = {{ mode = "top_k", top_k = 2 }}
 
+[presets.own]
+routing = {{ mode = "top_k" }}
+
 [presets.steered.routing]
 mode = "sample"
 seed = 7

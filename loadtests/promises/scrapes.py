@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import random
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
 
-import httpx
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from loadtests.client import COMPLETIONS, Client
 from loadtests.promises.result import Result
+from loadtests.raw import address
 from loadtests.servers import galton, running
 
 PER_SECOND: Final = 50
@@ -31,9 +36,12 @@ async def measure(log: Path, quick: bool) -> list[Result]:
     with running(galton("serve"), log) as server:
         for path in PATHS:
             ratios = []
-            for _ in tqdm(range(pairs), desc=f"{PER_SECOND} scrapes of {path} per second"):
-                without = await _p99(server.url, None)
-                ratios.append(await _p99(server.url, path) / without)
+            with scraper(server.url, path) as is_wanted:
+                for _ in tqdm(range(pairs), desc=f"{PER_SECOND} scrapes of {path} per second"):
+                    is_wanted.clear()
+                    without = await _p99(server.url)
+                    is_wanted.set()
+                    ratios.append(await _p99(server.url) / without)
             ratios.sort()
             middle = median(ratios)
             measured = f"{middle:.3f} (of {pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f})"
@@ -42,16 +50,36 @@ async def measure(log: Path, quick: bool) -> list[Result]:
     return results
 
 
-async def _p99(url: str, path: str | None) -> float:
+@contextmanager
+def scraper(url: str, path: str) -> Iterator[Event]:
+    """A process that scrapes while the event is set: here it would hold up the tokens' reader."""
+    spawn = multiprocessing.get_context("spawn")
+    is_wanted = spawn.Event()
+    process = spawn.Process(target=_scrape, args=(url, path, is_wanted), daemon=True)
+    process.start()
+    try:
+        yield is_wanted
+    finally:
+        process.kill()
+        process.join()
+
+
+def _scrape(url: str, path: str, is_wanted: Event) -> None:
+    connection, due = HTTPConnection(*address(url)), 0.0
+    while is_wanted.wait():
+        due = max(due, time.monotonic()) + 1 / PER_SECOND
+        connection.request("GET", path, headers={"Accept-Encoding": "gzip"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        answer.read()
+        time.sleep(max(0, due - time.monotonic()))
+
+
+async def _p99(url: str) -> float:
     """Of streams that go on meanwhile, in seconds."""
     rng = random.Random(0)
     end = time.monotonic() + SECONDS
     gaps: list[float] = []
-
-    async def scrape() -> None:
-        async with httpx.AsyncClient(timeout=60) as scraper:
-            while time.monotonic() < end:
-                await asyncio.gather(scraper.get(url + str(path)), asyncio.sleep(1 / PER_SECOND))
 
     async def read(client: Client) -> None:
         while time.monotonic() < end:
@@ -60,6 +88,5 @@ async def _p99(url: str, path: str | None) -> float:
             gaps.extend((await client.ask(body, COMPLETIONS)).itl_seconds)
 
     async with Client(url, CLIENTS) as client:
-        tasks = [read(client) for _ in range(CLIENTS)]
-        await asyncio.gather(*tasks, *([scrape()] if path else []))
+        await asyncio.gather(*(read(client) for _ in range(CLIENTS)))
     return quantiles(gaps, n=100)[-1]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from routing.counts import Memory
+from routing.counts import Counts, Memory
 from routing.cpu.route import route
 from routing.cpu.step import table_of
 from routing.reference.rule import RouterRule
@@ -80,6 +80,6 @@ class CpuBackend:
         """See `Backend`."""
         self.state.end_step()
 
-    def counts(self) -> dict[int, npt.NDArray[np.int64]]:
+    def counts(self) -> Counts:
         """See `Backend`."""
-        return dict(zip(self.state.spec.layers, self.state.arrays.assignments, strict=True))
+        return self.state.counts

@@ -19,7 +19,14 @@ from numba import carray, njit
 from routing.cpu.choice import CompiledToken, best
 from routing.cpu.elementary import number_of
 from routing.cpu.modes import CHOOSE
-from routing.cpu.rule import close_groups, decode_rule, scale_to, weights_into, whole_blocks
+from routing.cpu.rule import (
+    close_groups,
+    decode_rule,
+    entropy_of,
+    scale_to,
+    weights_into,
+    whole_blocks,
+)
 from routing.cpu.step import pointer, step_at
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
@@ -238,6 +245,17 @@ def _fill_unused(layer, token, used):
         layer.topk_ids[token, j] = layer.topk_ids[token, 0]
 
 
+@njit(inline="always", error_model="numpy")
+def _count(step, layer_index, ids, group):
+    """Count a token's experts."""
+    for expert in ids:
+        step.assignments[layer_index, expert] += 1
+        if step.expert_step[layer_index, expert] != step.step_number[0]:
+            step.expert_step[layer_index, expert] = step.step_number[0]
+            step.active_experts[layer_index] += 1
+    step.group_assignments[group] += ids.shape[0]
+
+
 _SIGNATURE: Final = (
     "void(int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, int64)"
 )
@@ -267,7 +285,7 @@ def _compile(sources: int) -> Any:
         """Choose the experts of every token of one layer and count them.
 
         router_logits, native_*, topk_*: addresses of contiguous arrays, see `_Layer`; the
-        logits, float32 or bfloat16, are not read where every token keeps the native choice.
+        logits are float32 or bfloat16.
         step_table: address of a `routing.cpu.step.table_of`.
         """
         step = step_at(step_table)
@@ -289,8 +307,10 @@ def _compile(sources: int) -> Any:
                 used = _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16)
             _fill_unused(layer, t, used)
             if t < counted:
-                for j in range(used):
-                    step.assignments[layer_index, layer.topk_ids[t, j]] += 1
+                if slot < 0:
+                    _read_logits(room.clean, layer, t, is_bfloat16)
+                step.router_entropy[layer_index] += entropy_of(room.clean, room.work)
+                _count(step, layer_index, layer.topk_ids[t, :used], step.token_group[t])
 
         memory[0, 0] = 0.0  # numba frees it after its last use: not before
 

@@ -69,6 +69,19 @@ def to_scores(values, count, rule):
 
 
 @njit(error_model="numpy")
+def entropy_of(logits, powers):
+    """`reference.rule.entropy`; powers: room for `whole_blocks`."""
+    count = logits.shape[0]
+    for e in range(count):
+        powers[e] = logits[e]
+    highest = _largest(powers, count)
+    total = _exp_below(powers, count, highest)
+    for e in range(count):
+        powers[e] *= logits[e] - highest
+    return np.log(total) - _sum(powers, count) / total
+
+
+@njit(error_model="numpy")
 def whole_blocks(count):
     """The next multiple of 8: of fewer numbers LLVM would take the rest one by one."""
     return (count + 7) & -8

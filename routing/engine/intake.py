@@ -30,6 +30,7 @@ from routing.engine.hooks import wrap
 from routing.engine.travel import REQUEST_KEY, RequestRouting, routing_of
 from routing.policy import PolicyError, parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
+from routing.policy.modes import MODES
 from routing.trace.report import Report
 
 
@@ -58,17 +59,19 @@ _report_numbers = itertools.count()
 
 
 def travelling(
-    policy: CompiledPolicy | None, *, choice: int = 0, report: Report | None = None
+    policy: CompiledPolicy | None, *, group: int, choice: int = 0, report: Report | None = None
 ) -> RequestRouting | None:
     """What travels with a request whose first choice has that number; None where nothing need.
 
-    policy: of the request; None for the native one.
+    policy: of the request; None for the native one. group: see `routing.counts`.
     """
     if report is None:
-        return None if policy is None else RequestRouting(policy, choice)
+        if policy is None and group == 0:
+            return None
+        return RequestRouting(policy, choice, group=group)
     number = next(_report_numbers)
     _reports[number] = report
-    return RequestRouting(policy, choice, report.include, number)
+    return RequestRouting(policy, choice, report.include, number, group)
 
 
 def invalid(error: PolicyError) -> VLLMValidationError:
@@ -109,7 +112,9 @@ def _check(raw: object, config: dict[str, Any]) -> RequestRouting | None:
         policy = parse_policy(raw, spec, allow_steering=config["allow_request_steering"])
     except PolicyError as error:
         raise invalid(error) from error
-    return travelling(None if policy.is_native(spec) else compile_policy(policy, spec))
+    if policy.is_native(spec):
+        return None
+    return travelling(compile_policy(policy, spec), group=MODES[policy.mode].code)
 
 
 def _of_choice(routing: RequestRouting, index: int) -> RequestRouting:

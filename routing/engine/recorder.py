@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.spec import RouterSpec
-from routing.trace.rows import Rows, measure, row_dtype
+from routing.trace.rows import MEASURED, Rows, measure, row_dtype
 
 if TYPE_CHECKING:
     from routing.state import RoutedRequest, StepState
@@ -69,7 +69,7 @@ class Recorder:
         if not places:
             return
         self.tokens = tokens = np.concatenate(places)
-        self._measures = any("stats" in part.request.include for part in self._parts)
+        self._measures = any(MEASURED & {*part.request.include} for part in self._parts)
         self._rows = np.zeros(len(tokens), self._dtype)
         self._rows["position"] = state.arrays.token_position[tokens]
         self._rows["native"] = state.arrays.token_slot[tokens] < 0

@@ -57,6 +57,8 @@ def _routed(request: Any) -> RoutedRequest:
         routed = RoutedRequest(None, request.num_prompt_tokens)
         if routing is not None:
             include = tuple(routing.include)
-            routed = RoutedRequest(routing.policy, request.num_prompt_tokens, include)
+            routed = RoutedRequest(
+                routing.policy, request.num_prompt_tokens, include, group=routing.group
+            )
         request._galton_routed = routed
     return routed

@@ -16,7 +16,8 @@ REQUEST_KEY: Final = "routing"
 class RequestRouting:
     """Made by whoever checked the policy: no JSON makes one, so no client can forge it.
 
-    policy: None for the native one. choice: the number, in the answer, of the first choice that
+    policy: None for the native one. group: whom its tokens count for, see `routing.counts`.
+    choice: the number, in the answer, of the first choice that
     it serves; a list of prompts starts one engine request per prompt. include: what to record of
     its tokens; report: the number of the `Report` for that, see `routing.engine.intake`.
     """
@@ -25,6 +26,7 @@ class RequestRouting:
     choice: int = 0
     include: tuple[str, ...] = ()
     report: int | None = None
+    group: int = 0
 
 
 def routing_of(params: SamplingParams | None) -> RequestRouting | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import faulthandler
 from typing import Any
 
-import numpy as np
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -78,7 +77,7 @@ class RoutingCPUWorker(CPUWorker):
     def galton_listen(self) -> None:
         """Start keeping what the layers do, for `galton_check`, and stop counting."""
         self.bound.observations = []
-        self._counts = [array.copy() for array in self._counters()]
+        self._counts = [array.copy() for array in self.bound.backend.state.counts]
 
     def galton_check(self, policy: dict[str, Any] | None = None) -> list[str]:
         """Hold what the layers did since `galton_listen` against the reference; stop keeping it.
@@ -91,11 +90,7 @@ class RoutingCPUWorker(CPUWorker):
         expected = None
         if policy is not None:
             expected = compile_policy(parse_policy(policy, state.spec), state.spec)
-        for array, count in zip(self._counters(), self._counts, strict=True):
+        for array, count in zip(state.counts, self._counts, strict=True):
             array[:] = count
         observations, self.bound.observations = self.bound.observations or [], None
         return disagreements(observations, state, expected)
-
-    def _counters(self) -> tuple[np.ndarray[Any, Any], ...]:
-        state = self.bound.backend.state
-        return state.counts.assignments, state.counts.routed_tokens

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from routing.counts import Memory
+from routing.counts import Counts, Memory
 from routing.gpu.route import route
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import COUNTED, RoutedRequest, StepState
 from routing.step import Step
 
 
@@ -42,10 +42,10 @@ class GpuBackend:
         num_scheduled_tokens: npt.NDArray[np.integer[Any]],
         num_computed_tokens: npt.NDArray[np.integer[Any]],
     ) -> None:
-        """See `Backend`. Copies every array but the counts."""
+        """See `Backend`. Copies every array but those that the kernel writes."""
         self.state.begin_step(requests, num_scheduled_tokens, num_computed_tokens)
         for name, array in self.state.arrays._asdict().items():
-            if name != "assignments":
+            if name not in COUNTED and name != "expert_step":
                 getattr(self.step, name).copy_(torch.from_numpy(array))
 
     def route(
@@ -74,7 +74,8 @@ class GpuBackend:
         self.state.end_step()
         self.step.num_tokens.zero_()
 
-    def counts(self) -> dict[int, npt.NDArray[np.int64]]:
-        """See `Backend`. Waits for the device."""
-        assignments = self.step.assignments.cpu().numpy()
-        return dict(zip(self.state.spec.layers, assignments, strict=True))
+    def counts(self) -> Counts:
+        """See `Backend`. Until then the host's have what the host counts alone."""
+        for name in COUNTED:
+            getattr(self.state.counts, name)[...] = getattr(self.step, name).cpu().numpy()
+        return self.state.counts

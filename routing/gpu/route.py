@@ -100,28 +100,23 @@ def route_kernel(
     native_weights += t * NATIVE_TOP_K
     native_ids += t * NATIVE_TOP_K
     replayed = step.token_replayed + (t * NUM_LAYERS + layer_index) * MAX_TOP_K
-    assignments = step.assignments + layer_index * NUM_EXPERTS
+    logits = router_logits + t * NUM_EXPERTS
+    if counted:
+        _count_entropy(step.router_entropy + layer_index, logits, NUM_EXPERTS, LANES)
     if slot >= 0:
         keeps = tl.load(step.slot_keeps_native + slot) & tl.load(step.token_was_native + t)
         if keeps & _replays_native(replayed, native_ids, NATIVE_TOP_K, MAX_TOP_K, COLUMNS):
             slot = tl.full((), -1, tl.int64)
     if slot < 0:
-        _keep_native(
-            native_weights,
-            native_ids,
-            topk_weights,
-            topk_ids,
-            assignments,
-            counted,
-            NATIVE_TOP_K,
-            MAX_TOP_K,
-            COLUMNS,
+        ids, native = _keep_native(
+            native_weights, native_ids, topk_weights, topk_ids, NATIVE_TOP_K, MAX_TOP_K, COLUMNS
         )
+        if counted:
+            _count(step, layer_index, t, ids, native, NUM_EXPERTS)
     else:
         row = slot * NUM_LAYERS + layer_index
         code = step.rule_code + layer_index * NUM_RULE_NUMBERS
         bias = step.rule_correction_bias + layer_index * NUM_EXPERTS
-        logits = router_logits + t * NUM_EXPERTS
         steering = step.slot_steering + row * NUM_EXPERTS
         token, clean = _token(
             step, code, bias, logits, steering, replayed, layer_index, slot, t, NUM_EXPERTS, LANES
@@ -133,7 +128,7 @@ def route_kernel(
         weighing = tl.load(step.slot_weights + slot)
         weights = _weigh(token, clean, place, weighing, NUM_EXPERTS, NATIVE_TOP_K)
         _store(topk_weights, topk_ids, weights, place, MAX_TOP_K, COLUMNS)
-        _count(assignments, tl.arange(0, LANES), place < LAST)
+        _count(step, layer_index, t, tl.arange(0, LANES), place < LAST, NUM_EXPERTS)
 
 
 # Below, pointers are to one token's or one layer's part of an array.
@@ -145,13 +140,13 @@ def _keep_native(
     native_ids,
     topk_weights,
     topk_ids,
-    assignments,
-    counted,
     NATIVE_TOP_K: tl.constexpr,
     MAX_TOP_K: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Copy the native choice; columns that it does not use repeat its first expert."""
+    """Copy the native choice; columns that it does not use repeat its first expert. Returns it, and
+    which of its lanes are real.
+    """
     columns = tl.arange(0, COLUMNS)
     native = columns < NATIVE_TOP_K
     ids = tl.load(native_ids + columns, mask=native, other=0)
@@ -159,8 +154,7 @@ def _keep_native(
     best = tl.sum(tl.where(columns == 0, ids, 0))
     tl.store(topk_ids + columns, tl.where(native, ids, best), mask=columns < MAX_TOP_K)
     tl.store(topk_weights + columns, weights, mask=columns < MAX_TOP_K)
-    if counted:
-        _count(assignments, ids, native)
+    return ids, native
 
 
 @triton.jit
@@ -266,6 +260,32 @@ def _store(topk_weights, topk_ids, weights, place, MAX_TOP_K: tl.constexpr, COLU
 
 
 @triton.jit
-def _count(assignments, ids, mask):
-    """Add 1 to assignments[ids]; the order of the additions does not matter."""
-    tl.atomic_add(assignments + ids, tl.full(ids.shape, 1, tl.int64), mask=mask, sem="relaxed")
+def _count(step, layer_index, t, ids, mask, NUM_EXPERTS: tl.constexpr):
+    """Count token t's experts; the order of the additions does not matter."""
+    places = layer_index * NUM_EXPERTS + ids
+    ones = tl.full(ids.shape, 1, tl.int64)
+    tl.atomic_add(step.assignments + places, ones, mask=mask, sem="relaxed")
+    number = tl.load(step.step_number)
+    is_new = mask & (tl.load(step.expert_step + places, mask=mask, other=number) != number)
+    # Of the tokens that see it so at the same time, one is the first.
+    before = tl.atomic_xchg(
+        step.expert_step + places, tl.zeros_like(ones) + number, mask=is_new, sem="relaxed"
+    )
+    first = tl.sum((is_new & (before != number)).to(tl.int64))
+    tl.atomic_add(step.active_experts + layer_index, first, mask=first > 0, sem="relaxed")
+    used = tl.sum(mask.to(tl.int64))
+    group = tl.load(step.token_group + t)
+    tl.atomic_add(step.group_assignments + group, used, mask=used > 0, sem="relaxed")
+
+
+@triton.jit
+def _count_entropy(total, router_logits, NUM_EXPERTS: tl.constexpr, LANES: tl.constexpr):
+    """Add `reference.rule.entropy` of one token."""
+    experts = tl.arange(0, LANES)
+    real = experts < NUM_EXPERTS
+    clean = _clamp(tl.load(router_logits + experts, mask=real, other=0))
+    below = tl.where(real, clean - tl.max(tl.where(real, clean, LOWEST)), 0.0)
+    powers = tl.where(real, tl.exp(below), 0.0)
+    sum_of_powers = tl.sum(powers)
+    entropy = tl.log(sum_of_powers) - tl.sum(powers * below) / sum_of_powers
+    tl.atomic_add(total, entropy, sem="relaxed")

@@ -19,7 +19,7 @@ MAX_TEMPERATURE: Final = 10.0
 SCOPES: Final = ("decode", "all")
 # How the chosen experts are weighed; the place is the code that kernels switch on.
 WEIGHTS: Final = ("model", "renormalize", "preserve_mass")
-INCLUDE: Final = ("stats", "trace", "weights")
+INCLUDE: Final = ("stats", "tokens", "trace", "weights")
 # The dtypes of other systems' routed experts.
 FOREIGN_DTYPES: Final = ("uint8", "int16", "uint16", "int32", "int64")
 

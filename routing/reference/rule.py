@@ -52,6 +52,13 @@ def clamp(router_logits: npt.NDArray[np.floating]) -> Floats:
     return z
 
 
+def entropy(logits: Floats) -> float:
+    """Of P(expert | token) = softmax(logits), in nats: from 0 to ln E."""
+    below = logits - logits.max()
+    powers = np.exp(below)
+    return float(np.log(powers.sum()) - powers @ below / powers.sum())
+
+
 def scores(rule: RouterRule, logits: Floats) -> Floats:
     """[E] each expert's score, as the model's weights are made from it."""
     if rule.scoring == "sigmoid":

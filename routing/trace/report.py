@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routing.spec import RouterSpec
-from routing.trace.rows import Rows, latest, row_dtype, statistics_of, trace_of
+from routing.trace.rows import Rows, latest, row_dtype, statistics_of, tokens_of, trace_of
 
 
 class Report:
@@ -27,23 +27,28 @@ class Report:
         self._unread[choice].append(rows)
 
     def news(self) -> dict[str, Any] | None:
-        """Traces of the tokens since the last call, for a chunk of a stream."""
-        news = self._take()
-        if "trace" not in self.include or not news:
-            return None
-        return {"trace": [self._trace(choice, rows, whole=False) for choice, rows in news.items()]}
+        """What is known of the tokens since the last call, for a chunk of a stream."""
+        return self._tokens(self._take(), whole=False) or None
 
     def rest(self) -> dict[str, Any]:
-        """Traces of the tokens since the last call of `news`, and statistics of all."""
+        """What is known of the tokens since the last call of `news`, and statistics of all."""
         return {**(self.news() or {}), **self._statistics()}
 
     def whole(self) -> dict[str, Any]:
-        """Traces and statistics of all tokens, from position 0 on."""
+        """What is known of all tokens, from position 0 on, and their statistics."""
         self._take()
-        out = self._statistics()
+        return {**self._statistics(), **self._tokens(self._all(), whole=True)}
+
+    def _tokens(self, by_choice: dict[int, Rows], *, whole: bool) -> dict[str, Any]:
+        """Token by token, in the forms that were asked for; of a chunk without tokens nothing."""
+        out: dict[str, Any] = {}
+        rows = by_choice.items()
+        if not rows and not whole:
+            return out
         if "trace" in self.include:
-            rows = self._all()
-            out["trace"] = [self._trace(choice, rows[choice], whole=True) for choice in rows]
+            out["trace"] = [self._trace(choice, of_it, whole=whole) for choice, of_it in rows]
+        if "tokens" in self.include:
+            out["tokens"] = [{"index": choice, **tokens_of(of_it)} for choice, of_it in rows]
         return out
 
     def _statistics(self) -> dict[str, Any]:

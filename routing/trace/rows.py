@@ -6,7 +6,7 @@ statistics.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from routing.spec import RouterSpec
 from routing.trace.trace import Trace
 
 Rows = npt.NDArray[np.void]
+MEASURED: Final = {"stats", "tokens"}  # of `routing.policy.keys.INCLUDE`, what needs `measure`
 
 
 def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
@@ -87,6 +88,15 @@ def trace_of(rows: Rows, spec: RouterSpec, *, weights: bool, first_position: int
         topk_weights[at] = rows["topk_weights"][:, :, :top_k]
     layers, fingerprint = spec.layers, spec.fingerprint
     return Trace(layers, spec.num_experts, ids, native, topk_weights, first_position, fingerprint)
+
+
+def tokens_of(rows: Rows) -> dict[str, Any]:
+    """Of each token, by position: the means over layers of two of `measure`'s numbers."""
+    means = {
+        name: rows[column].mean(axis=1, dtype=np.float64).round(4).tolist()
+        for name, column in (("entropy_nats", "entropy"), ("own_overlap_ratio", "overlap"))
+    }
+    return {"positions": rows["position"].tolist(), **means}
 
 
 def statistics_of(rows: Rows, spec: RouterSpec) -> dict[str, Any]:

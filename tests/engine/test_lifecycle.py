@@ -215,9 +215,10 @@ def test_who_sends_many_requests_leaves_places_to_others(guarded: Server) -> Non
 
 
 def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) -> None:
-    page = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics", timeout=60).text
-    assert "galton_expert_assignments_total{" in page
-    for path in ("/metrics", "/metrics/serving"):
+    for path, has_experts in (("/metrics", True), ("/metrics/serving", False)):
+        page = httpx.get(f"http://127.0.0.1:{metrics_port}{path}", timeout=60).text
+        assert "vllm:num_requests_running{" in page
+        assert ("galton_expert_assignments_total{" in page) == has_experts
         assert status(guarded, path) == 404
 
 

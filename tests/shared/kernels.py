@@ -76,7 +76,7 @@ def backend_of(spec: RouterSpec, num_tokens: int, num_slots: int, rule: RouterRu
 
 def assignments(backend: Backend) -> npt.NDArray[np.int64]:
     """[L, E] what the backend counted."""
-    return np.array(list(backend.counts().values()))
+    return backend.counts().assignments.copy()
 
 
 def request_of(
@@ -84,7 +84,8 @@ def request_of(
 ) -> RoutedRequest:
     """A request as it reaches the worker; with a policy even where that is the native one."""
     policy = None if routing is None else compile_policy(parse_policy(routing, spec), spec)
-    return RoutedRequest(policy, num_prompt_tokens)
+    group = 0 if policy is None else policy.mode
+    return RoutedRequest(policy, num_prompt_tokens, group=group)
 
 
 def step(

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from loadtests import servers
 from tests.shared import warm
@@ -102,14 +103,18 @@ class Server(servers.Server):
         samples = [line.rpartition(" ") for line in lines if line.startswith(name + "{")]
         return sum(float(v) for sample, _, v in samples if all(w in sample for w in wanted))
 
-    def samples(self, name: str) -> dict[tuple[str, str], float]:
-        """A metric's samples by the labels `layer` and `expert`."""
-        return {
-            (sample.labels["layer"], sample.labels["expert"]): sample.value
+    def all_samples(self, name: str) -> list[Sample]:
+        """Those of a metric."""
+        return [
+            sample
             for family in text_string_to_metric_families(self.metrics())
             for sample in family.samples
             if sample.name == name
-        }
+        ]
+
+    def samples(self, name: str) -> dict[tuple[str, str], float]:
+        """A metric's samples by the labels `layer` and `expert`."""
+        return {(s.labels["layer"], s.labels["expert"]): s.value for s in self.all_samples(name)}
 
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)

@@ -46,10 +46,12 @@ MODULES = (
 def environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings of Galton and vLLM, and `extra`.
 
-    No engine is thought to hang: tests hold it, on machines that are busy otherwise.
+    No engine is thought to hang: tests hold it, on machines that are busy otherwise. A page of
+    metrics is always a new one: tests compare two.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    return {**env, "VLLM_LOGGING_LEVEL": "INFO", "GALTON_STALL_SECONDS": "0", **extra}
+    ours = {"GALTON_STALL_SECONDS": "0", "GALTON_METRICS_KEPT_SECONDS": "0"}
+    return {**env, **ours, "VLLM_LOGGING_LEVEL": "INFO", **extra}
 
 
 class Popen:

