@@ -12,11 +12,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from vllm.entrypoints.serve import create_error_response
 from vllm.entrypoints.serve.middleware.authenticate import AuthenticationMiddleware
 
+from server import playground
 from server.exposition import METRICS_PATH, SERVING_PATH
 
 # What load balancers and Prometheus ask. Nothing on them tells of a request's text; what
 # /metrics tells of its experts is said in server/README.md.
 OPEN: Final = ("/health", "/ready", "/ping", METRICS_PATH, SERVING_PATH)
+# A browser opens a page without a key; the page asks for one.
+PAGE: Final = ("", playground.PATH, *(f"{playground.PATH}/{name}" for name in playground.FILES))
 
 
 class Authentication(AuthenticationMiddleware):
@@ -50,4 +53,4 @@ class Authentication(AuthenticationMiddleware):
 def is_open(scope: Scope) -> bool:
     """Whether that path needs no key."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path.removesuffix("/") in OPEN
+    return path.removesuffix("/") in {*OPEN, *PAGE}

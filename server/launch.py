@@ -133,6 +133,7 @@ def _refuse_missing_files(args: Namespace) -> None:
 
 def _set_defaults(args: Namespace) -> None:
     """What vLLM leaves unbounded, to the first request that comes, or to a terminal."""
+    args.enable_offline_docs = True  # /docs works without the internet
     if not sys.stderr.isatty():
         args.use_tqdm_on_load = False  # in a log the bar is no help, and a log may be full
     if args.max_num_queued_reqs is None:

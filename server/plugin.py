@@ -20,7 +20,7 @@ from vllm.engine.protocol import EngineClient
 
 from routing.engine.hooks import wrap
 from routing.policy.presets import PresetError
-from server import api, catalog, health, statistics
+from server import api, catalog, health, playground, statistics
 from server.app import Galton
 from server.edge import attach_edge
 from server.exposition import attach_metrics, own_port
@@ -44,6 +44,8 @@ class GaltonEndpoints:
         app.include_router(health.api)
         args = app.state.args
         settings: Settings = args.galton_settings
+        if not settings.no_playground:
+            app.include_router(playground.api)
         attach_metrics(app, has_own_port=settings.metrics_port is not None)
         app.add_middleware(health.Gate, lifetime=args.galton_lifetime, queued=api.PATHS)
         if args.galton_shares is not None:

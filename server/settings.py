@@ -180,6 +180,12 @@ class Settings(Flags):
         "",
         "let any request ban, force or bias experts; bans can strip a model's refusals",
     )
+    no_playground: bool = flag(
+        False,
+        switch,
+        "",
+        "serve no page /playground",
+    )
     presets: str | None = flag(
         None,
         str,
