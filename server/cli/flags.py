@@ -1,7 +1,8 @@
-"""The flags of `galton inspect` and `galton tune`; those of serve are `server.settings`'."""
+"""The flags of the commands but `galton serve`, whose are `server.settings`'."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 from dataclasses import MISSING, dataclass
@@ -13,6 +14,18 @@ from server.settings import Flags, flag, integer_from, number, one_of
 
 SEARCHES: Final = ("temperature", "top_k", "bias")
 SCOPES: Final = ("decode", "all")
+
+
+def add_url(parser: argparse.ArgumentParser) -> None:
+    """The running server that `galton chat` and `galton top` ask."""
+    parser.add_argument(
+        "url",
+        nargs="?",
+        default="http://localhost:8000",
+        metavar="URL",
+        help="default: %(default)s",
+    )
+
 
 _positive = number(sys.float_info.min, sys.float_info.max, "a number above 0")
 _temperature = number(0, 10, "a number from 0 to 10")

@@ -1,4 +1,4 @@
-"""The `galton` command: its four commands, their errors in one line, its exit status."""
+"""The `galton` command: its commands, their errors in one line, its exit status."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib.metadata
 import sys
 from collections.abc import Sequence
 
-from server.cli import inspect, serve, train, tune
+from server.cli import chat, inspect, serve, top, train, tune
 from server.preflight import CannotStartError
 from server.settings import SettingError
 
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--version", action="version", version=f"galton {importlib.metadata.version('galton')}"
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for command in (serve, inspect, tune, train):
+    for command in (serve, chat, top, inspect, tune, train):
         command.add_parser(commands)
     args, rest = parser.parse_known_args(argv)
     try:

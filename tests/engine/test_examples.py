@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from loadtests.servers import free_port
-from tests.shared.servers import REPO, Server, eventually
+from tests.shared.servers import REPO, Server
 
 EXAMPLES = REPO / "server" / "examples"
-READ_STDIN = "0 0x0 "  # the system call read, of file 0, as Linux shows it on x86-64
 SUBTITLES = """\ufeff1
 00:00:01,000 --> 00:00:02,500
 The cat sleeps.
@@ -41,54 +39,11 @@ def command(name: str, url: str, *args: object) -> list[str]:
     return [sys.executable, script, *map(str, args), f"--base-url={url}/v1"]
 
 
-def run(
-    name: str, url: str, *args: object, status: int = 0, typed: str = ""
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(name, url, *args), input=typed, capture_output=True, text=True, timeout=120
-    )
+def run(name: str, url: str, *args: object, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(name, url, *args), capture_output=True, text=True, timeout=120)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
-
-
-def test_chat_streams_remembers_and_switches_the_policy(server: Server) -> None:
-    policy = {"mode": "sample", "temperature": 2.0, "seed": 11}
-    lines = ["Hello", f"/policy {json.dumps(policy)}", "What is 2 plus 3?"]
-    lines += ["/policy no-such-preset", "Hello", "/policy {", "/policy", "Thank you"]
-    before = server.metric("galton_routed_tokens_total", mode="sample")
-    answers = run("chat", server.url, typed="\n".join(lines) + "\n").stdout.split("> ")
-    assert answers[1] == "Hello! How can I help you?\n"
-    assert server.metric("galton_routed_tokens_total", mode="sample") > before
-    assert "no-such-preset" in answers[5]
-    assert answers[6].startswith("refused: ")
-    history: list[dict[str, str]] = []
-    for asked, answer in (("Hello", 1), ("What is 2 plus 3?", 3), ("Thank you", 8)):
-        history.append({"role": "user", "content": asked})
-        body = {"messages": history, **({"routing": policy} if answer == 3 else {})}
-        reply = server.post("/v1/chat/completions", body).json()["choices"][0]["message"]["content"]
-        assert answers[answer] == reply + "\n"
-        history.append({"role": "assistant", "content": reply})
-
-
-def test_interrupt_at_the_prompt_leaves_the_chat(server: Server) -> None:
-    # Tests may run in the background of a shell that ignores the signal, and tells its children.
-    with subprocess.Popen(
-        ["env", "--default-signal=INT", *command("chat", server.url)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(2) == "> "
-        # A signal that comes before it waits for input is seen only after it.
-        call = Path(f"/proc/{process.pid}/syscall")
-        assert eventually(lambda: call.read_text().startswith(READ_STDIN))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
 
 
 def test_translation_keeps_numbers_and_timings(server: Server, tmp_path: Path) -> None:
@@ -161,7 +116,6 @@ def test_errors_are_one_line(server: Server, tmp_path: Path) -> None:
     text.write_text("The cat sleeps.")
     empty.mkdir()
     cases: list[tuple[str, str, list[object], str]] = [
-        ("chat", nowhere, [], nowhere),
         ("translate", nowhere, [text], nowhere),
         ("answer", nowhere, [tmp_path, "Who?"], nowhere),
         ("translate", server.url, [tmp_path / "none.srt"], "none.srt"),
@@ -174,9 +128,9 @@ def test_errors_are_one_line(server: Server, tmp_path: Path) -> None:
     for (*_, reason), done in zip(cases, runs, strict=True):
         assert reason in done.stderr, done.stderr
         assert done.stderr.strip().count("\n") == 0
-    assert "invalid" in run("chat", nowhere, "--routing={", status=2).stderr
+    assert "invalid" in run("translate", nowhere, text, "--routing={", status=2).stderr
 
 
-@pytest.mark.parametrize("name", ["chat", "translate", "answer"])
+@pytest.mark.parametrize("name", ["translate", "answer"])
 def test_examples_explain_themselves(name: str) -> None:
     assert "--base-url" in run(name, "http://unused", "--help").stdout
