@@ -2,13 +2,14 @@
 PYTHON ?= $(firstword $(foreach p,python3.11 python3,$(shell command -v $(p))))
 ARGS ?=
 WORKERS ?= $(shell echo $$(( $$(nproc) < 8 ? $$(nproc) : 8 )))
-PAGES := loadtests/quality/README.md routing/README.md server/README.md
+OPEN_WEBUI := open-webui==0.12.4
+PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.md server/README.md
 # A first start writes Python's bytecode, so that later ones are fast, whatever the caller's
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit servers rest lint docs lock reproducibility conformance conformance-lock \
-	battery presets quality fuzz faults soak promises clean
+.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility \
+	conformance conformance-lock open-webui battery presets quality fuzz faults soak promises clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -17,11 +18,15 @@ help:
 	@echo "make setup                        only set up (.venv)"
 	@echo "make lint                         formatting, lint, types, import contracts, dependencies"
 	@echo "make docs                         write the tables that the code prints into the pages"
+	@echo "make dashboards                   write Grafana's dashboards and Prometheus's rules"
+	@echo "make pictures                     take those of the page and of the dashboards"
+	@echo "make tools                        Debian's Chromium and Prometheus, which some tests need"
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
 	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
+	@echo "make open-webui                   Open WebUI in a browser, in front of the demo"
 	@echo "make presets                      tune the demo's presets (galton tune)"
 	@echo "make quality                      measure the demo by task and policy, with plots"
 	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
@@ -63,12 +68,25 @@ lint: setup
 	nice -n 5 .venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/deptry server models routing loadtests --extend-exclude server/examples
-	.venv/bin/deptry tests server/examples --exclude tests/clients --ignore DEP002,DEP004
-	.venv/bin/cog --check $(PAGES)
+	.venv/bin/deptry tests deploy server/examples --exclude tests/clients --ignore DEP002,DEP004
+	.venv/bin/cog -I . --check $(PAGES)
 
 # Tables that the code prints are written into the pages that show them.
 docs: setup
-	.venv/bin/cog -r $(PAGES)
+	.venv/bin/cog -I . -r $(PAGES)
+
+dashboards: setup
+	.venv/bin/python -m deploy.monitoring.rules
+	.venv/bin/python -m deploy.monitoring.dashboards
+
+# Three minutes. Needs `make tools`.
+pictures: setup
+	.venv/bin/python -m tests.slow.pictures $(ARGS)
+
+# Tests that need one of them are skipped without it. As root.
+tools:
+	apt-get update -qq
+	RUNLEVEL=1 apt-get install -y -qq --no-install-recommends chromium prometheus
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.
@@ -97,6 +115,17 @@ conformance-lock: setup
 	.venv/bin/uv pip compile tests/clients/requirements.in --generate-hashes --no-annotate \
 		--python-version 3.11 --custom-compile-command "make conformance-lock" \
 		--output-file tests/clients/requirements.lock $(ARGS)
+
+# About five minutes, and two GiB the first time. Needs Chromium: `make tools`.
+open-webui: .venv-open-webui/.ready
+	.venv/bin/python -m tests.slow.open_webui $(ARGS)
+
+.venv-open-webui/.ready: Makefile | setup
+	.venv/bin/uv venv --quiet --clear --seed --python .venv/bin/python .venv-open-webui
+	eval "$$(grep -E '^TORCH_(VERSION|INDEX)=' deploy/setup.sh)" && .venv-open-webui/bin/pip install \
+		--quiet --no-deps --extra-index-url "$$TORCH_INDEX" "torch==$$TORCH_VERSION"
+	.venv/bin/uv pip install --quiet --python .venv-open-webui/bin/python $(OPEN_WEBUI)
+	@touch $@
 
 # Needs TestU01: Debian's package libtestu01-0, in the component non-free. A minute and a half;
 # ARGS="--battery Crush --stream experts --bits highest" takes about half an hour.
@@ -130,4 +159,4 @@ promises: setup
 	.venv/bin/python -m loadtests.promises $(ARGS)
 
 clean:
-	rm -rf .venv .venv-clients build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-clients .venv-open-webui build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,1 @@
+"""Dashboards, rules and alerts, made from the server's own table of metrics."""
