@@ -123,7 +123,7 @@ def start_guarded(
                 presets.touch()
                 keys = ("--api-key", "first", "second")
                 port = f"--metrics-port={metrics_port}"
-                flags = (*keys, port, "--max-num-seqs=1")
+                flags = (*keys, port, "--max-num-seqs=1", "--no-playground")
                 command = galton("serve", f"--presets={presets}", *flags)
                 started.append(stack.enter_context(running(command, log)))
             return started[-1]
@@ -220,6 +220,11 @@ def test_metrics_have_a_port_of_their_own(guarded: Server, metrics_port: int) ->
         assert "vllm:num_requests_running{" in page
         assert ("galton_expert_assignments_total{" in page) == has_experts
         assert status(guarded, path) == 404
+
+
+def test_a_server_may_have_no_playground(guarded: Server) -> None:
+    for path in ("/", "/playground", "/playground/page.js"):
+        assert httpx.get(guarded.url + path, headers=KEYS[0]).status_code == 404
 
 
 def test_dead_engine_ends_the_server(guarded: Server) -> None:

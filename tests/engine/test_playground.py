@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from loadtests.servers import galton
 from server.playground import FILES, HEADERS, PATH
 from tests.shared.browser import FLAGS
 from tests.shared.debian import tool
-from tests.shared.servers import HTTP, Server
+from tests.shared.servers import HTTP, Server, running
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -149,6 +151,21 @@ def test_the_matrix_follows_the_server(page: Any, server: Server) -> None:
     server.tokens([20, 21, 22], {"mode": "top_k", "top_k": 1, "scope": "all"})
     sync_api.expect(page.locator("#load-said")).to_contain_text("Busiest", timeout=30_000)
     assert "8 layers down, 16 experts across" in dead()
+
+
+def test_a_key_is_asked_for(browser: Any, tmp_path: Path) -> None:
+    with running(galton("serve", "--api-key=secret"), tmp_path / "log") as server:
+        page = browser.new_page()
+        page.goto(f"{server.url}/playground")
+        page.fill("#key", "wrong")
+        page.keyboard.press("Tab")
+        sync_api.expect(page.locator("#key-row")).to_be_visible()
+        page.fill("#key", "secret")
+        page.keyboard.press("Tab")
+        sync_api.expect(page.locator("#key-row")).to_be_hidden()
+        ask(page)
+        page.close()
+        assert "secret" not in server.log.read_text(errors="replace")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
