@@ -55,3 +55,7 @@ class Load:
         if now - self._kept[-1][0] >= SPACING_SECONDS:
             self._kept.append((now, totals))
         return totals.since(self._kept[0][1])
+
+    def native_assignments(self, num_tokens: int) -> int:
+        """What the model's own top-k would have computed for them, in all layers."""
+        return num_tokens * self.spec.top_k * len(self.spec.layers)

@@ -106,13 +106,12 @@ class ExpertLoad:
         tokens, computed, native = map(
             family_of, (ROUTED_TOKENS, POLICY_ASSIGNMENTS, NATIVE_ASSIGNMENTS)
         )
-        spec = self._load.spec
         for group, pair in enumerate(self._load.groups.pairs()):
             labels, routed = (self._model_name, *pair), totals.routed_tokens[group]
             for phase, count in zip(PHASES, routed.tolist(), strict=True):
                 tokens.add_metric((*labels, phase), count)
             computed.add_metric(labels, int(totals.group_assignments[group]))
-            native.add_metric(labels, int(routed.sum()) * spec.top_k * len(spec.layers))
+            native.add_metric(labels, self._load.native_assignments(int(routed.sum())))
         yield from (tokens, computed, native)
 
     def _last_step(self, totals: Totals) -> Metric:

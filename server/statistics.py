@@ -142,7 +142,7 @@ def _number(value: float) -> float | None:
 
 def _policies(counted: Totals, load: Load) -> list[PolicyStatistics]:
     """Those that routed a token."""
-    spec, told = load.spec, []
+    told = []
     for group, (mode, preset) in enumerate(load.groups.pairs()):
         tokens = counted.routed_tokens[group]
         if tokens.any():
@@ -152,7 +152,7 @@ def _policies(counted: Totals, load: Load) -> list[PolicyStatistics]:
                     preset=preset,
                     tokens=dict(zip(PHASES, tokens.tolist(), strict=True)),
                     assignments=int(counted.group_assignments[group]),
-                    native_assignments=int(tokens.sum()) * spec.top_k * len(spec.layers),
+                    native_assignments=load.native_assignments(int(tokens.sum())),
                 )
             )
     return told

@@ -467,6 +467,11 @@ def vllm(name: str) -> str:
     return f"vllm:{name}"
 
 
+def latencies(name: str) -> dict[str, str]:
+    """Quantiles of one of vLLM's histograms, by legend."""
+    return {f"p{100 * q:g}": quantile(q, vllm(name)) for q in (0.5, 0.95, 0.99)}
+
+
 SERVING: Final[Rows] = (
     (
         "At a glance",
@@ -515,28 +520,19 @@ SERVING: Final[Rows] = (
             lines(
                 "First token",
                 "From a request's arrival.",
-                {
-                    f"p{100 * q:g}": quantile(q, vllm("time_to_first_token_seconds"))
-                    for q in (0.5, 0.95, 0.99)
-                },
+                latencies("time_to_first_token_seconds"),
                 unit="s",
             ),
             lines(
                 "Between tokens",
                 "From one token of an answer to the next.",
-                {
-                    f"p{100 * q:g}": quantile(q, vllm("inter_token_latency_seconds"))
-                    for q in (0.5, 0.95, 0.99)
-                },
+                latencies("inter_token_latency_seconds"),
                 unit="s",
             ),
             lines(
                 "Whole requests",
                 "From arrival to the last token.",
-                {
-                    f"p{100 * q:g}": quantile(q, vllm("e2e_request_latency_seconds"))
-                    for q in (0.5, 0.95, 0.99)
-                },
+                latencies("e2e_request_latency_seconds"),
                 unit="s",
             ),
             lines(
