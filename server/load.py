@@ -47,9 +47,11 @@ class Load:
             self._totals = totals
         return self._totals
 
-    def lately(self) -> Totals:
-        """In the last minute, or since the call before where that is longer ago."""
-        now, totals = self._clock(), self.totals()
+    def lately(self, totals: Totals) -> Totals:
+        """Of what `totals` has just returned: in the last minute, or since the call before where
+        that is longer ago.
+        """
+        now = self._clock()
         while len(self._kept) > 1 and self._kept[1][0] <= now - WINDOW_SECONDS:
             self._kept.popleft()
         if now - self._kept[-1][0] >= SPACING_SECONDS:

@@ -65,7 +65,8 @@ class ExpertLoad:
         """Families, and the assignments, in the order of `labels`: thousands in a large model, they
         are not in the family of theirs, which is the last one.
         """
-        recent, totals = self._load.lately(), self._load.totals()
+        totals = self._load.totals()
+        recent = self._load.lately(totals)
         families = [*self._policies(totals), self._routers(), self._last_step(totals)]
         if self._expert_metrics == "off":
             return families, []
