@@ -46,7 +46,7 @@ serve: setup
 
 # Two lanes, as long as each other: the tests on servers, one engine after another; and all that needs
 # none, in the time that engines leave (`nice`), then the rest of the servers.
-REST := $(addprefix tests/engine/test_,families.py known_attacks.py reports.py)
+REST := $(addprefix tests/engine/test_,families.py known_attacks.py reports.py tune.py)
 test: setup
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going servers rest lint
 

@@ -31,7 +31,7 @@ if IS_INTERPRETED:
     _patch = interpreter._patch_lang
 
     def _patch_once(fn: Any) -> Any:
-        """Triton patches its language again for every call inside a kernel: half of all the time."""
+        """Triton patches its language again for every call in a kernel: half of all the time."""
         modules = [m for m in fn.__globals__.values() if m in (language, language.core)]
         is_new = any(language.core.is_builtin(module.arange) for module in modules)
         return _patch(fn) if is_new else interpreter._LangPatchScope()
