@@ -185,6 +185,7 @@ class StepState:
         arrays.slot_mode[slot] = policy.mode
         arrays.slot_weights[slot] = policy.weights
         arrays.slot_seed[slot] = policy.seed or 0
+        arrays.slot_draws_once[slot] = policy.draws_once
         _copy(policy.parameters, arrays.slot_parameters[slot])
         arrays.slot_steered[slot] = bool(policy.steering)
         if policy.steering:

@@ -34,6 +34,7 @@ class Step(NamedTuple):
     slot_parameters: Annotated[Any, "float64", "RLP", "of the mode, in its order"]
     slot_weights: Annotated[Any, "int64", "R", "place in `routing.policy.keys.WEIGHTS`"]
     slot_seed: Annotated[Any, "uint64", "R", "of the noise"]
+    slot_draws_once: Annotated[Any, "bool", "R", "whether its noise is that of position 0 always"]
     slot_steered: Annotated[Any, "bool", "R", "whether slot_steering is to be read"]
     slot_steering: Annotated[Any, "float32", "RLE", "added to logits; -inf bans, +inf forces"]
     slot_keeps_native: Annotated[Any, "bool", "R", "a replayed native choice keeps its weights"]

@@ -85,9 +85,11 @@ def _settle(request: RoutedRequest, headers: Headers, galton: Galton) -> None:
     presets = galton.presets
     model, token_seed = field(request, "model"), field(request, "seed")
     sources = Sources.of(request.routing, model, token_seed, headers, presets)
+    # The choices of one request differ: nobody else's noise is asked for.
+    windows = galton.seed_windows if request.num_choices() == 1 else None
     steering = galton.settings.allow_request_steering
     try:
-        settled = settle(sources, presets, galton.spec, allow_steering=steering)
+        settled = settle(sources, presets, galton.spec, allow_steering=steering, windows=windows)
         group = galton.load.groups.number(settled.policy.mode, settled.preset)
         request.follow(replace(settled, group=group))
     except PolicyError as error:

@@ -12,6 +12,7 @@ from models.fingerprint import fingerprint
 from routing.counts import Groups
 from routing.engine.startup import attach
 from routing.policy.presets import PresetError, Presets
+from routing.policy.seed import SeedWindows
 from routing.spec import RouterSpec
 from server.aliases import PresetsFile
 from server.cost import Limits
@@ -52,6 +53,7 @@ class Galton:
         self.marks = Marks()
         self.limits = limits
         self.settings = settings
+        self.seed_windows = SeedWindows(settings.seed_window)
         self.requests = requests
         self.watchdog = watchdog
         self.file = file

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Self
 
+from routing.policy.seed import MAX_WINDOW_SECONDS
+
 EXPERT_METRICS = ("auto", "full", "layer", "off")
 MAX_FULL_SERIES = 20_000
 
@@ -179,6 +181,13 @@ class Settings(Flags):
         switch,
         "",
         "let any request ban, force or bias experts; bans can strip a model's refusals",
+    )
+    seed_window: float = flag(
+        0,
+        number(0, MAX_WINDOW_SECONDS, f"a number from 0 to {MAX_WINDOW_SECONDS}"),
+        "S",
+        "requests that name no seed share one for so long, and with it noise and experts, which "
+        "makes batches cheaper; 0: each has its own (default: 0)",
     )
     no_playground: bool = flag(
         False,

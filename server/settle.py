@@ -18,7 +18,7 @@ from routing.policy import Policy, PolicyError, parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.keys import INCLUDE, INCLUDE_KEY
 from routing.policy.presets import Preset, Presets, near
-from routing.policy.seed import MAX_SEED
+from routing.policy.seed import MAX_SEED, SeedWindows
 from routing.spec import RouterSpec
 from routing.trace.report import Report
 
@@ -94,21 +94,33 @@ class Settled:
 
 
 def settle(
-    sources: Sources, presets: Presets, spec: RouterSpec, *, allow_steering: bool
+    sources: Sources,
+    presets: Presets,
+    spec: RouterSpec,
+    *,
+    allow_steering: bool,
+    windows: SeedWindows | None = None,
 ) -> Settled:
     """Find the policy in force and check it. Where noise needs a seed and none is named, it is
-    that of the tokens, or drawn.
+    that of the tokens, or of the window, or drawn.
 
     allow_steering: whether requests may steer; presets always may, the operator wrote them.
+    windows: None for a request that shares its noise with no other.
     Raises PolicyError, or UnknownPresetError.
     """
     seed: int | None = None
-    token_seed = sources.token_seed
+
+    def default_seed(seconds: float | None = None) -> int | None:
+        if sources.token_seed is not None or windows is None:
+            return sources.token_seed
+        return windows.seed(seconds)
+
     include: tuple[str, ...] | None = None
     settled: Settled | None = None
     for name, source in sources.in_order(presets.default):
         if isinstance(source, str):
-            settled = _of_preset(_preset(presets, source), seed, token_seed)
+            preset = _preset(presets, source)
+            settled = _of_preset(preset, seed, default_seed(preset.seed_window))
         elif source is not None:
             with _named(name):
                 own = _object(source)
@@ -118,7 +130,7 @@ def settle(
                 if {key for key, value in own.items() if value is not None} - {"seed"}:
                     own = own if seed is None else {**own, "seed": seed}
                     policy = parse_policy(
-                        own, spec, allow_steering=allow_steering, default_seed=token_seed
+                        own, spec, allow_steering=allow_steering, default_seed=default_seed()
                     )
                     settled = _of_request(policy, spec)
                 else:
@@ -130,10 +142,10 @@ def settle(
     return replace(settled, report=Report(spec, include)) if include else settled
 
 
-def _of_preset(preset: Preset, seed: int | None, token_seed: int | None) -> Settled:
+def _of_preset(preset: Preset, seed: int | None, default_seed: int | None) -> Settled:
     """A preset's policy, which was checked and compiled when the file was read."""
     assert preset.policy is not None, f"preset {preset.name} was never resolved"
-    policy = preset.policy.with_seed(preset.policy.seed if seed is None else seed, token_seed)
+    policy = preset.policy.with_seed(preset.policy.seed if seed is None else seed, default_seed)
     compiled = preset.compiled
     if compiled is not None and policy.seed is not None:
         compiled = compiled.with_seed(policy.seed)

@@ -30,6 +30,10 @@ seed = 7
 scope = "all"
 ban = {{ "*" = [0, 1] }}
 
+[presets.shared]
+seed_window = 86400
+routing = {{ mode = "uniform", noise = "request", scope = "all" }}
+
 [keys]
 "{hashlib.sha256(KEY_OF_TWO.encode()).hexdigest()}" = "two"
 """

@@ -203,7 +203,7 @@ def _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16):
         native_top_k,
         step.slot_seed[slot],
         step.layers[layer_index],
-        step.token_position[t],
+        0 if step.slot_draws_once[slot] else step.token_position[t],
         work,
         scratch,
         keys,

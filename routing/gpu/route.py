@@ -188,7 +188,7 @@ def _token(
         rule,
         tl.load(step.slot_seed + slot),
         tl.load(step.layers + layer_index),
-        tl.load(step.token_position + t),
+        tl.where(tl.load(step.slot_draws_once + slot), 0, tl.load(step.token_position + t)),
         replayed,
     )
     return token, clean

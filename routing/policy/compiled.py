@@ -13,13 +13,14 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from routing.policy.keys import WEIGHTS, Parameters
+from routing.policy.keys import NOISES, WEIGHTS, Parameters
 from routing.policy.modes import MAX_PARAMETERS, MODES, Mode
 from routing.policy.policy import Policy
 from routing.policy.seed import derive_seed
 from routing.spec import RouterSpec
 
 _BY_CODE = {mode.code: mode for mode in MODES.values()}
+_ONCE = NOISES[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class CompiledPolicy:
     """One request's policy.
 
     mode: code of the mode. weights: place in WEIGHTS. seed: None where no noise is drawn.
+    draws_once: whether all of a request's tokens share their noise.
     routes_prompt: whether the prompt's tokens follow it too.
     parameters: float64 [L, MAX_PARAMETERS], in the mode's order, the rest 0.
     steering: float32 [L, E], added to the logits of the choice; empty where nothing is.
@@ -37,6 +39,7 @@ class CompiledPolicy:
     mode: int
     weights: int
     seed: int | None
+    draws_once: bool
     routes_prompt: bool
     parameters: bytes
     steering: bytes
@@ -50,6 +53,10 @@ class CompiledPolicy:
     def for_choice(self, choice: int) -> CompiledPolicy:
         """The policy of one of a prompt's choices, numbered from 0."""
         return self if self.seed is None else self.with_seed(derive_seed(self.seed, choice))
+
+    def noise_position(self, position: int) -> int:
+        """The position under which a token's noise is drawn: its own, or one for all."""
+        return 0 if self.draws_once else position
 
     def first_position(self, num_prompt_tokens: int) -> int:
         """Absolute position of the first token that follows the policy."""
@@ -88,11 +95,14 @@ def compile_policy(policy: Policy, spec: RouterSpec) -> CompiledPolicy:
         steering = _bytes("f", (bias for row in by_layer for bias in row))
     if policy.trace is not None:
         trace, replayed = policy.trace.without_weights().encode(), policy.trace.sha256
-    codes = struct.pack("<BB", mode.code, weights := WEIGHTS.index(policy.weights))
+    weights, once = WEIGHTS.index(policy.weights), policy.noise == _ONCE
+    codes = struct.pack("<BB?", mode.code, weights, once)
     digest = hashlib.sha256(b"".join((codes, parameters, replayed, steering))).digest()
     seed = (policy.seed or 0) if policy.draws_noise() else None
     whole = policy.scope == "all"
-    return CompiledPolicy(mode.code, weights, seed, whole, parameters, steering, trace, digest)
+    return CompiledPolicy(
+        mode.code, weights, seed, once, whole, parameters, steering, trace, digest
+    )
 
 
 def _parameters(policy: Policy, layer_index: int) -> bytes:

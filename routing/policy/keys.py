@@ -17,6 +17,8 @@ from routing.spec import RouterSpec
 MAX_BIAS: Final = 20.0
 MAX_TEMPERATURE: Final = 10.0
 SCOPES: Final = ("decode", "all")
+# For how long a draw of the noise holds.
+NOISES: Final = ("token", "request")
 # How the chosen experts are weighed; the place is the code that kernels switch on.
 WEIGHTS: Final = ("model", "renormalize", "preserve_mass")
 INCLUDE: Final = ("stats", "tokens", "trace", "weights")
@@ -90,6 +92,13 @@ def _common(name: str, type_: Type, meaning: str, **rest: Any) -> Key:
 
 SEED: Final = _common(
     "seed", Type.INTEGER, "where the noise starts; drawn when absent", low=0, high=MAX_SEED
+)
+NOISE: Final = _common(
+    "noise",
+    Type.CHOICE,
+    "for whom noise is drawn: for every token anew, or once for all of a request's",
+    choices=NOISES,
+    default="token",
 )
 SCOPE: Final = _common(
     "scope",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from routing.policy.keys import (
+    NOISE,
     SCOPE,
     SEED,
     STEERING,
@@ -50,8 +51,9 @@ class Mode:
     @property
     def keys(self) -> tuple[Key, ...]:
         """Every key of a policy of this mode, but `mode` itself."""
+        noise = (NOISE,) if self.draws_noise else ()
         last = (TRACE,) if self.takes_trace else STEERING
-        return (*self.parameters, SEED, SCOPE, WEIGHTS_KEY, *last)
+        return (*self.parameters, SEED, *noise, SCOPE, WEIGHTS_KEY, *last)
 
     @property
     def default_scope(self) -> str:

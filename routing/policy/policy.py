@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from routing.policy.error import PolicyError, check_number
 from routing.policy.keys import (
     INCLUDE_KEY,
+    NOISES,
     STEERING,
     WEIGHTS,
     Derived,
@@ -37,13 +38,14 @@ class Policy:
     """A resolved routing policy: nothing left to default.
 
     values: of the mode's parameters, in their order. seed: None where no noise is drawn
-    and none was given. trace: what mode `replay` replays.
+    and none was given. noise: one of NOISES. trace: what mode `replay` replays.
     """
 
     mode: str
     values: tuple[Value, ...]
     seed: int | None
     scope: str
+    noise: str = NOISES[0]
     weights: str = WEIGHTS[0]
     steering: Steering | None = None
     trace: Trace | None = None
@@ -92,6 +94,8 @@ class Policy:
             out[key.name] = list(value) if isinstance(value, tuple) else value
         if self.seed is not None:
             out["seed"] = self.seed
+        if self.noise != NOISES[0]:
+            out["noise"] = self.noise
         out["scope"] = self.scope
         if self.weights != WEIGHTS[0]:
             out["weights"] = self.weights
@@ -153,7 +157,7 @@ def _refuse_other_keys(raw: Mapping[str, object], mode: Mode) -> None:
 
 
 def _common(mode: Mode, requested: Mapping[str, object], spec: RouterSpec) -> dict[str, Any]:
-    """The keys of every mode but steering: seed, scope, weights; and the trace."""
+    """The keys of every mode but steering: seed, noise, scope, weights; and the trace."""
     common: dict[str, Any] = {"seed": None}
     for key in mode.keys:
         if key in mode.parameters or key in STEERING:

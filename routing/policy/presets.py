@@ -19,6 +19,7 @@ from typing import Any, Final
 from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.policy.error import PolicyError
 from routing.policy.policy import Policy, parse_policy
+from routing.policy.seed import MAX_WINDOW_SECONDS
 from routing.policy.toml_lines import PresetError, Source
 from routing.spec import RouterSpec
 
@@ -40,6 +41,8 @@ class Preset:
 
     routing: as declared, like the `routing` object of a request.
     results: what `galton tune` measured; shown to people, of no effect.
+    seed_window: seconds in which requests that name no seed share one, see `SeedWindows`; None: as
+    the server does it.
     policy: the same as routing, with every default of the model filled in; no seed unless one
     is declared. None before `resolved`. compiled: the policy for the engine; None for the
     native one.
@@ -49,6 +52,7 @@ class Preset:
     description: str
     routing: Mapping[str, Any]
     results: Mapping[str, Any] = field(default_factory=dict)
+    seed_window: float | None = None
     policy: Policy | None = None
     compiled: CompiledPolicy | None = None
 
@@ -145,7 +149,7 @@ def _preset(source: Source, name: str) -> Preset:
     if not NAME.fullmatch(name):
         raise source.error(key, f"a name must match {NAME.pattern}")
     table = source.table(*key)
-    source.refuse_unknown(key, table, ("description", "routing", "results"))
+    source.refuse_unknown(key, table, ("description", "routing", "results", "seed_window"))
     description = table.get("description", "")
     if not isinstance(description, str):
         raise source.error((*key, "description"), f"must be a string, got {description!r}")
@@ -153,7 +157,11 @@ def _preset(source: Source, name: str) -> Preset:
         raise source.error(key, "the key routing is missing: the preset's policy, a table")
     routing, results = source.table(*key, "routing"), source.table(*key, "results")
     _check_results(source, (*key, "results"), results)
-    return Preset(name, description, routing, results=results)
+    window = table.get("seed_window")
+    if window is not None and not (_is_number(window) and 0 <= window <= MAX_WINDOW_SECONDS):
+        reason = f"must be seconds from 0 to {MAX_WINDOW_SECONDS:,}, got {window!r}"
+        raise source.error((*key, "seed_window"), reason)
+    return Preset(name, description, routing, results, window)
 
 
 def _check_results(source: Source, key: tuple[str, ...], results: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from routing.policy.keys import (
     BIAS,
     INCLUDE_KEY,
+    NOISE,
     SCOPE,
     SEED,
     STEERING,
@@ -32,9 +33,9 @@ def modes_table() -> str:
 
 
 def common_keys_table() -> str:
-    """A row per key that every mode takes."""
+    """A row per key that belongs to no mode alone."""
     rows = ["| key | values (default) | meaning |", "|---|---|---|"]
-    for key in (SEED, SCOPE, WEIGHTS_KEY, *STEERING, INCLUDE_KEY):
+    for key in (SEED, NOISE, SCOPE, WEIGHTS_KEY, *STEERING, INCLUDE_KEY):
         rows.append(f"| `{key.name}` | {_values(key)} | {key.meaning} |")
     return "\n".join(rows)
 

@@ -94,7 +94,7 @@ def route_token(
         native_top_k=spec.top_k,
         seed=policy.seed or 0,
         layer=spec.layers[layer_index],
-        position=position,
+        position=policy.noise_position(position),
         steering=None if steering is None else steering[layer_index].astype(np.float64),
         weights=WEIGHTS[policy.weights],
         replayed=trace.experts(position, layer_index) if trace else None,

@@ -53,6 +53,27 @@ def test_who_asks_nothing_is_told_nothing(server: Server, fresh_prompt: FreshPro
     assert server.complete(fresh_prompt(40), max_tokens=2)["routing"].keys() == {"policy"}
 
 
+def test_one_draw_serves_all_tokens_and_requests_of_a_window(
+    server: Server, fresh_prompt: FreshPrompt
+) -> None:
+    """`uniform` chooses by noise alone: under one draw every token has the same experts."""
+
+    def routed(routing: dict[str, Any], **body: Any) -> tuple[int, list[list[int]]]:
+        trace, answer = traced(
+            server, fresh_prompt(5), routing, model=f"{MODEL}-shared", max_tokens=4, **body
+        )
+        assert (trace.topk_ids == trace.topk_ids[:1]).all()
+        return answer["routing"]["policy"]["seed"], trace.topk_ids[0].tolist()
+
+    shared = routed({})
+    assert routed({}) == shared
+    named = routed({"seed": shared[0] ^ 1})
+    assert named[0] == shared[0] ^ 1
+    assert named[1] != shared[1]
+    several = server.complete(fresh_prompt(5), model=f"{MODEL}-shared", n=2, temperature=1)
+    assert several["routing"]["policy"]["seed"] != shared[0]
+
+
 def test_trace_and_metrics_count_the_same(server: Server, fresh_prompt: FreshPrompt) -> None:
     name = "galton_expert_assignments_total"
 

@@ -45,7 +45,13 @@ def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
         "head_sample": {"mode": "head_sample", "top_k": top_k, "head": 1, "seed": 2},
         "uniform": {"mode": "uniform", "seed": 3, "weights": "renormalize"},
         "replay": {"mode": "replay", "trace": trace.encode_base64()},
-        "steered": {"mode": "sample", "temperature": 0.5, "seed": 4, **steering},
+        "steered": {
+            "mode": "sample",
+            "temperature": 0.5,
+            "seed": 4,
+            "noise": "request",
+            **steering,
+        },
     }
 
 

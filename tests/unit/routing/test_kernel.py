@@ -190,7 +190,13 @@ POLICIES: list[dict[str, Any]] = [
     {"mode": "top_k", "top_k": 7, "weights": "preserve_mass"},
     {"mode": "top_k", "top_k": 2, "ban": {"*": [0, 5]}, "force": {"3": [15]}},
     {"mode": "sample", "top_k": 4, "temperature": 1.0},
-    {"mode": "sample", "top_k": 8, "temperature": 10.0, "weights": "renormalize"},
+    {
+        "mode": "sample",
+        "top_k": 8,
+        "temperature": 9.0,
+        "noise": "request",
+        "weights": "renormalize",
+    },
     {"mode": "sample", "top_k": 3, "temperature": 0, "bias": {"3": {"1": 3.5, "2": -20}}},
     {"mode": "sample", "top_k": 2, "temperature": 1e-3, "ban": {"*": list(range(12))}},
     {"mode": "top_p", "top_p": 0.5, "max_experts": 8, "mass": "full"},
@@ -199,7 +205,7 @@ POLICIES: list[dict[str, Any]] = [
     {"mode": "head_sample", "weights": "preserve_mass", "ban": {"3": [0, 6, 7]}},
     {"mode": "head_sample", "top_k": 5, "head": 1, "pool": 16, "force": {"*": [9, 2]}},
     {"mode": "head_sample", "top_k": 3, "head": 0, "pool": 6, "temperature": 3.0},
-    {"mode": "uniform", "top_k": 4},
+    {"mode": "uniform", "top_k": 4, "noise": "request"},
     {"mode": "uniform", "top_k": 8, "ban": {"*": [1, 4]}, "force": {"3": [0, 7]}},
     {
         "mode": "replay",

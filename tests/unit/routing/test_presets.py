@@ -17,6 +17,7 @@ from routing.policy import PolicyError, parse_policy
 from routing.policy.modes import MODES
 from routing.policy.presets import PresetError, Presets, write_presets
 from routing.policy.schema import mode_schema
+from routing.policy.seed import SeedWindows
 from routing.spec import RouterSpec
 from server.aliases import read_presets
 from server.settle import Settled, Sources, UnknownPresetError, settle
@@ -131,6 +132,29 @@ def test_preset_is_not_checked_again_for_a_request(
     seeded = settled(presets, body="seeded")
     assert seeded.compiled is not None
     assert seeded.compiled.seed == seeded.policy.seed == 9
+
+
+def test_a_request_without_a_seed_takes_that_of_the_window(tmp_path: Path) -> None:
+    """Its preset's own window before the server's; whoever names a seed has that."""
+    presets = read(
+        "[presets.own]\nseed_window = 40000\nrouting.mode = 'sample'\n"
+        "[presets.none]\nseed_window = 0\nrouting.mode = 'sample'\n"
+        "[presets.servers]\nrouting.mode = 'sample'\n",
+        tmp_path,
+    )
+    windows = SeedWindows(86_400)
+
+    def seed(**asked: Any) -> int | None:
+        got = settle(Sources(**asked), presets, SPEC, allow_steering=False, windows=windows)
+        assert got.compiled is not None
+        assert got.compiled.seed == got.policy.seed == got.shown["seed"]
+        return got.policy.seed
+
+    assert seed(body={"mode": "sample"}) == seed(alias="servers") == windows.seed()
+    assert seed(alias="own") == windows.seed(40_000)
+    assert seed(alias="none") != seed(alias="none")
+    assert seed(body={"mode": "sample", "seed": 3}) == seed(body={"seed": 3}, alias="own") == 3
+    assert seed(body={"mode": "uniform"}, token_seed=4) == 4
 
 
 def test_name_in_body_and_header_chooses_the_preset(presets: Presets) -> None:
@@ -283,6 +307,7 @@ GOOD_PRESET = '[presets.a]\nrouting = { mode = "sample" }\n'
         ("[presets]\na = 1", r":2: presets.a: must be a table, got 1"),
         ("[presets.'A b']\nrouting = {}", r":1: presets.A b: a name must match \[a-z"),
         ("[presets.a]\ndescription = 'x'", r":1: presets.a: the key routing is missing"),
+        (GOOD_PRESET + "seed_window = -1", r":3: presets.a.seed_window: must be seconds from 0 to"),
         (GOOD_PRESET + "policy = 1", r":3: presets.a.policy: unknown key; known are desc"),
         (GOOD_PRESET + "description = 1", r":3: presets.a.description: must be a string, got 1"),
         ("[presets.a]\n\nrouting = 'b'", r":3: presets.a.routing: must be a table, got 'b'"),
