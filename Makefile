@@ -9,7 +9,8 @@ PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility \
-	conformance conformance-lock open-webui battery presets quality fuzz faults soak promises clean
+	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
+	promises clean
 
 help:
 	@echo "make serve [ARGS=\"--port 8123\"]   set up if needed, serve the demo model"
@@ -29,6 +30,8 @@ help:
 	@echo "make open-webui                   Open WebUI in a browser, in front of the demo"
 	@echo "make presets                      tune the demo's presets (galton tune)"
 	@echo "make quality                      measure the demo by task and policy, with plots"
+	@echo "make bench                        cost of routing beside stock vLLM, ten minutes; a report"
+	@echo "make bench-full                   all that loadtests/bench measures, hours"
 	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
 	@echo "make faults                       what can happen to a server, five times each"
 	@echo "make soak                         an hour of mixed load: is every promise kept?"
@@ -140,6 +143,13 @@ presets: setup
 # from where it was killed.
 quality: setup
 	.venv/bin/python -m loadtests.quality $(ARGS)
+
+# Both go on from where they were killed. Run nothing else meanwhile.
+bench: setup
+	.venv/bin/python -m loadtests.bench $(or $(ARGS),routing --rounds 4)
+
+bench-full: setup
+	.venv/bin/python -m loadtests.bench $(ARGS)
 
 # About 20 minutes. ARGS="--cases 1000 --examples 0" for a try.
 fuzz: setup

@@ -53,6 +53,11 @@ def galton(*args: str) -> list[str]:
     return [str(Path(sys.executable).with_name("galton")), *args]
 
 
+def stock(*args: str) -> list[str]:
+    """The command line of vLLM's own server. Without Galton's plugins where VLLM_PLUGINS is ""."""
+    return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *args]
+
+
 def free_port() -> int:
     """A port that nothing listens on now; another process may take it before the server does."""
     with socket.socket() as probe:

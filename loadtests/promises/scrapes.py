@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Final
@@ -18,7 +13,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from loadtests.client import COMPLETIONS, Client
 from loadtests.promises.result import Result
-from loadtests.raw import address
+from loadtests.scraper import scraper
 from loadtests.servers import galton, running
 
 PER_SECOND: Final = 50
@@ -36,7 +31,7 @@ async def measure(log: Path, quick: bool) -> list[Result]:
     with running(galton("serve"), log) as server:
         for path in PATHS:
             ratios = []
-            with scraper(server.url, path) as is_wanted:
+            with scraper(server.url, path, PER_SECOND) as is_wanted:
                 for _ in tqdm(range(pairs), desc=f"{PER_SECOND} scrapes of {path} per second"):
                     is_wanted.clear()
                     without = await _p99(server.url)
@@ -48,31 +43,6 @@ async def measure(log: Path, quick: bool) -> list[Result]:
             promise = f"p99 inter-token latency with {PER_SECOND} scrapes of {path} per second"
             results.append(Result(promise, f"{RATIO} of that without", measured, middle <= RATIO))
     return results
-
-
-@contextmanager
-def scraper(url: str, path: str) -> Iterator[Event]:
-    """A process that scrapes while the event is set: here it would hold up the tokens' reader."""
-    spawn = multiprocessing.get_context("spawn")
-    is_wanted = spawn.Event()
-    process = spawn.Process(target=_scrape, args=(url, path, is_wanted), daemon=True)
-    process.start()
-    try:
-        yield is_wanted
-    finally:
-        process.kill()
-        process.join()
-
-
-def _scrape(url: str, path: str, is_wanted: Event) -> None:
-    connection, due = HTTPConnection(*address(url)), 0.0
-    while is_wanted.wait():
-        due = max(due, time.monotonic()) + 1 / PER_SECOND
-        connection.request("GET", path, headers={"Accept-Encoding": "gzip"})
-        answer = connection.getresponse()
-        assert answer.status == 200
-        answer.read()
-        time.sleep(max(0, due - time.monotonic()))
 
 
 async def _p99(url: str) -> float:

@@ -9,11 +9,10 @@ import argparse
 import asyncio
 import contextlib
 import json
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from loadtests.busy import busy_loops
 from loadtests.servers import Server, galton, running
 from loadtests.soak import report
 from loadtests.soak.clients import Clients
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
     command = galton("serve", "--max-experts-per-token=8")
-    with running(command, args.out / "log") as server, _spinning(args.busy):
+    with running(command, args.out / "log") as server, busy_loops(args.busy):
         problems = asyncio.run(_soak(server, args))
     log = server.log.read_text(errors="replace")
     for unmeant in ("Traceback", "has not moved"):  # the latter is the watchdog's
@@ -54,18 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("PROBLEM", problem)
     print(f"{len(problems)} problems" if problems else "every promise was kept")
     return 1 if problems else 0
-
-
-@contextlib.contextmanager
-def _spinning(count: int) -> Iterator[None]:
-    """Processes that use up a core each."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 async def _soak(server: Server, args: argparse.Namespace) -> list[str]:

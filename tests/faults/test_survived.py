@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ import psutil
 import pytest
 
 from loadtests import raw
+from loadtests.busy import busy_loops
 from loadtests.servers import Process, galton
 from tests.faults.neighbours import REQUESTS, Neighbours
 from tests.shared import warm
@@ -72,12 +72,8 @@ def _(server: Server) -> None:
 
 @fault("more work than cores")
 def _(server: Server) -> None:
-    script = "while True: pass"
-    busy = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(4)]
-    time.sleep(5)
-    for process in busy:
-        process.kill()
-        process.wait()
+    with busy_loops(4):
+        time.sleep(5)
 
 
 def connect(server: Server) -> socket.socket:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -174,9 +173,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 120) -> bool:
 
 def stock(*args: str) -> list[str]:
     """The command line of vLLM's own server, serving the demo as `galton serve` does."""
-    entry = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry"]
     load = "--enable-server-load-tracking"  # for `Server.crowd`
-    return [*entry, f"--model={DEMO}", f"--served-model-name={MODEL}", load, *args]
+    return servers.stock(f"--model={DEMO}", f"--served-model-name={MODEL}", load, *args)
 
 
 @contextmanager
