@@ -30,13 +30,14 @@ FOLDER: Final = REPO / "deploy" / "frontends"
 PROGRAM: Final = REPO / ".venv-open-webui" / "bin" / "open-webui"
 PRESETS: Final = ("precise", "balanced", "diverse", "fast", "translate", "qa", "write")
 CHOSEN: Final = "galton-demo-diverse"
-# Beside the address: no account, no look at the internet, and of the model, which knows a small
-# world, no more than a title.
+# Beside the address: no account, no look at the internet, no tools, which every chat would offer
+# and the server refuses, and of the model, which knows a small world, no more than a title.
 SETTINGS: Final = {
     "ENABLE_OLLAMA_API": "False",
     "WEBUI_AUTH": "False",  # one user, without an account
     "OFFLINE_MODE": "True",
     "RAG_EMBEDDING_ENGINE": "openai",
+    "DEFAULT_MODEL_METADATA": '{"capabilities": {"builtin_tools": false}}',
     "ENABLE_TAGS_GENERATION": "False",
     "ENABLE_FOLLOW_UP_GENERATION": "False",
     "ENABLE_AUTOCOMPLETE_GENERATION": "False",
@@ -60,12 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         browser = playwright.chromium.launch(executable_path=tool("chromium"), args=[*FLAGS])
         page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(1000 * SECONDS)
+        expect.set_options(timeout=1000 * SECONDS)
         page.goto(url)
         try:
+            page.get_by_role("button", name="Okay, Let's Go!").click()  # what is new in it
             choose_preset(page, args.out)
             chat(page, server)
             is_titled(page)
             answer_again(page, server)
+            assert server.metric("galton_requests_total", outcome="refused") == 0
         finally:
             page.screenshot(path=args.out / "open-webui-chat.png")
             browser.close()
@@ -112,9 +116,9 @@ def choose_preset(page: Page, out: Path) -> None:
     """All presets stand in the list of models."""
     page.click("#model-selector-model-button")
     for preset in PRESETS:
-        expect(page.locator(f'[id="model-item-galton-demo-{preset}"]')).to_be_visible()
+        expect(page.get_by_text(f"galton-demo-{preset}", exact=True)).to_be_visible()
     page.screenshot(path=out / "open-webui-models.png")
-    page.click(f'[id="model-item-{CHOSEN}"]')
+    page.get_by_text(CHOSEN, exact=True).click()
 
 
 def asked(server: Server) -> float:
