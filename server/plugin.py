@@ -22,6 +22,7 @@ from routing.engine.hooks import wrap
 from routing.policy.presets import PresetError
 from server import api, catalog, health, playground, statistics
 from server.app import Galton
+from server.docs import attach_docs
 from server.edge import attach_edge
 from server.exposition import attach_metrics, own_port
 from server.fair_queue import FairQueue
@@ -42,6 +43,7 @@ class GaltonEndpoints:
         app.include_router(catalog.models)
         app.include_router(statistics.api)
         app.include_router(health.api)
+        attach_docs(app)
         args = app.state.args
         settings: Settings = args.galton_settings
         if not settings.no_playground:

@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
@@ -31,6 +32,14 @@ from server.cost import field
 from server.settle import Settled
 
 MAX_ERRORS: Final = 1000
+_QUESTION: Final = "Translate into French: the cat sleeps in the garden."
+_ASKED: Final = [{"role": "user", "content": _QUESTION}]
+
+
+def _example(**fields: Any) -> ConfigDict:
+    """What /docs shows of a request, ready to be sent."""
+    fields["routing"] = {"mode": "sample", "temperature": 0.7, "seed": 7}
+    return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class RoutedRequest(BaseModel):
@@ -139,6 +148,7 @@ class RoutedRequest(BaseModel):
 class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
     """`POST /v1/chat/completions` with the `routing` field."""
 
+    model_config = _example(messages=_ASKED)
     _choice: int = PrivateAttr(default=0)
 
     @classmethod
@@ -157,6 +167,7 @@ class RoutedChatCompletionRequest(RoutedRequest, ChatCompletionRequest):
 class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
     """`POST /v1/completions` with the `routing` field; it may hold several prompts."""
 
+    model_config = _example(prompt="The old man", max_tokens=16)
     _started: int = PrivateAttr(default=0)
 
     def _first_choice(self) -> int:
@@ -171,6 +182,8 @@ class RoutedCompletionRequest(RoutedRequest, CompletionRequest):
 
 class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
     """`POST /v1/responses` with the `routing` field."""
+
+    model_config = _example(input=_QUESTION)
 
     @model_validator(mode="before")
     @classmethod
@@ -190,6 +203,8 @@ class RoutedResponsesRequest(RoutedRequest, ResponsesRequest):
 class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
     """`POST /v1/chat/completions/batch` with the `routing` field: a choice per conversation."""
 
+    model_config = _example(messages=[_ASKED, _ASKED])
+
     def to_chat_completion_request(self, messages: list[Any]) -> RoutedChatCompletionRequest:
         """vLLM calls this with each of `self.messages`, the very object."""
         choice = next(i for i, own in enumerate(self.messages) if own is messages)
@@ -203,3 +218,5 @@ class RoutedBatchRequest(RoutedRequest, BatchChatCompletionRequest):
 
 class RoutedMessagesRequest(RoutedRequest, AnthropicMessagesRequest):
     """`POST /v1/messages` with the `routing` field."""
+
+    model_config = _example(model="galton-demo", max_tokens=64, messages=_ASKED)

@@ -272,14 +272,31 @@ def test_the_rest_of_vllms_surface_answers(server: Server, path: str) -> None:
     assert HTTP.get(server.url + path).status_code == 200
 
 
-def test_docs_need_no_internet(server: Server) -> None:
-    """But for the icon, which vLLM 0.32 leaves at FastAPI's."""
-    loaded = re.findall(r'"([^"]+\.(?:js|css))"', HTTP.get(f"{server.url}/docs").text)
-    assert loaded
+def test_docs_are_galtons_and_need_no_internet(server: Server) -> None:
+    page = HTTP.get(f"{server.url}/docs").text
+    assert "<title>Galton - Swagger UI</title>" in page
+    loaded = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert {path.rpartition(".")[2] for path in loaded} == {"css", "js", "svg"}
     for path in loaded:
         url = urljoin(f"{server.url}/docs", path)
         assert url.startswith(server.url)
         assert HTTP.get(url).status_code == 200
+
+
+def test_every_example_of_the_docs_is_answered(server: Server) -> None:
+    page = HTTP.get(f"{server.url}/openapi.json").json()
+    assert page["info"]["title"] == "Galton"
+    answered = set()
+    for path, operations in page["paths"].items():
+        content = operations.get("post", {}).get("requestBody", {}).get("content", {})
+        schema = content.get("application/json", {}).get("schema", {}).get("$ref", "")
+        for example in page["components"]["schemas"].get(schema[21:], {}).get("examples", ()):
+            answer = HTTP.post(server.url + path, json=example)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["routing"]["policy"]["seed"] == example["routing"]["seed"]
+            answered.add(path)
+    assert {"/v1/chat/completions", "/v1/completions", "/v1/responses"} < answered
+    assert {"/v1/messages", "/v1/chat/completions/batch"} < answered
 
 
 def test_tokenize_round_trip(server: Server) -> None:
