@@ -58,7 +58,7 @@ def measure(
     tool: LoadTool, server: Server, scenario: Scenario, variant: Variant, load: Load, key: str
 ) -> Run:
     """One run of a variant. key: makes its texts its own. Raises LoadError, RequestError."""
-    asked = questions(scenario, load, f"{key} {variant.name}")
+    asked = questions(scenario, load, key, variant.name)
     model = httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"]
     sent = bodies(server.url, model, variant, asked, key)
     job = Job(server.url, model, sent, load, seed=random.Random(key).randrange(2**32))

@@ -35,17 +35,17 @@ class Question:
     output_tokens: int
 
 
-def questions(scenario: Scenario, load: Load, key: str) -> list[Question]:
-    """`load.requests` of them, the same for the same `key`, which every prompt begins with: no
-    other key's can be a cached prefix.
+def questions(scenario: Scenario, load: Load, key: str, variant: str = "") -> list[Question]:
+    """`load.requests` of them, the same for the same `key` but for a number at the beginning, which
+    is the variant's own: so no prompt is cached for another, and all have the same work.
     """
-    rng = random.Random(key)
+    rng, numbers = random.Random(key), random.Random(f"{key} {variant}")
     kinds = list(scenario.texts)
     streams = {kind: examples("train", rng.randrange(2**32), _TASKS[kind]) for kind in kinds}
     asked = []
     for number in range(load.requests):
         kind = rng.choices(kinds, list(scenario.texts.values()))[0]
-        nonce = f"{rng.randrange(10**6):06d} {number:03d}"
+        nonce = f"{numbers.randrange(10**6):06d} {number:03d}"
         messages = [{"role": "system", "content": f"{nonce}. You are a helpful assistant."}]
         for turn in range(load.history + 1):
             exchange = next(streams[kind]).messages(with_answer=turn < load.history)

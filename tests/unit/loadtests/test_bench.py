@@ -82,12 +82,16 @@ def test_an_unknown_scenario_is_told_those_that_are(capsys: pytest.CaptureFixtur
         find("nobody")
 
 
-def test_texts_are_the_same_for_a_key_and_share_no_beginning_with_anothers() -> None:
-    asked = questions(SCENARIO, LOAD, "round 1")
-    assert asked == questions(SCENARIO, LOAD, "round 1")
-    begins = [q.messages[0]["content"] for q in asked + questions(SCENARIO, LOAD, "round 2")]
-    assert len({text[:10] for text in begins}) == 80
-    assert len({q.output_tokens for q in asked}) > 10
+def test_variants_are_asked_the_same_and_share_no_beginning() -> None:
+    ours = questions(SCENARIO, LOAD, "round 1", "ours")
+    theirs = questions(SCENARIO, LOAD, "round 1", "theirs")
+    later = questions(SCENARIO, LOAD, "round 2", "ours")
+    assert ours == questions(SCENARIO, LOAD, "round 1", "ours")
+    assert len({q.messages[0]["content"][:10] for q in ours + theirs + later}) == 120
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.messages[1:], one.output_tokens) == (other.messages[1:], other.output_tokens)
+    assert ours[0].messages[1:] != later[0].messages[1:]
+    assert len({q.output_tokens for q in ours}) > 10
 
 
 def test_a_history_stands_before_the_question() -> None:
