@@ -1,9 +1,8 @@
 """The load tool: vLLM's own benchmark client, `vllm.benchmarks.serve`, in a process of its own.
 
 It sends each request its own body, which guidellm does not, needs no package that vLLM does not
-need, and tells the client's own queue apart. AIPerf sends bodies per row too; it brings a hundred
-packages and starts a dozen processes, which two cores do not have room for. The process is kept:
-importing vLLM takes ten seconds.
+need, and tells the client's own queue apart. AIPerf sends bodies per row too, with 139 packages of
+its own. The process is kept: importing vLLM takes ten seconds.
 """
 
 from __future__ import annotations
