@@ -52,7 +52,23 @@ def _scheduler_init(
     if config_of(self.vllm_config) is not None:
         self.aux_output_connector = RowConnector()
         end_with_parent()
+        _tell_requests_of_a_signal()
         faulthandler.register(DUMP_SIGNAL)
+
+
+def _tell_requests_of_a_signal() -> None:
+    """Requests that a signal to the engine core cuts short end in an error. vLLM tells them that
+    they were aborted, which reaches their clients as answers that ended well.
+    """
+    from vllm.v1.engine.core import EngineCoreProc, EngineShutdownState  # loaded in the core alone
+
+    def told(original: Callable[..., None], core: Any, ids: list[str], client: int) -> None:
+        if core.shutdown_state == EngineShutdownState.RUNNING:
+            original(core, ids, client)
+        else:
+            core._send_error_outputs_to_client(ids, client)
+
+    wrap(EngineCoreProc, "_send_abort_outputs_to_client", told)
 
 
 @functools.cache

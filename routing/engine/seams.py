@@ -66,6 +66,12 @@ SEAMS: Final = (
         "a connector can be named in the configuration, and vLLM's core watches its parent",
     ),
     Seam(
+        "vllm.v1.engine.core.EngineCoreProc._send_abort_outputs_to_client",
+        "wrapped by scheduler",
+        "what SIGTERM to the engine core cuts short ends in an error, not as if it were whole",
+        "vLLM tells requests that its shutdown aborts apart from those that clients abort",
+    ),
+    Seam(
         "vllm.v1.executor.uniproc_executor.UniProcExecutor",
         "subclassed by executor, through vLLM's option distributed_executor_backend",
         "engine core and worker in one process, which do not spin while they wait for each other",

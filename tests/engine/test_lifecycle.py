@@ -237,6 +237,18 @@ def test_dead_engine_ends_the_server(guarded: Server) -> None:
     assert _gone(processes, 60)
 
 
+def test_what_a_signal_to_the_engine_cuts_short_ends_in_an_error(tmp_path: Path) -> None:
+    """As a supervisor sends it that signals every process."""
+    with running(galton("serve"), tmp_path / "log") as server:
+        # More than any machine does before the signal comes.
+        stream = Stream(server, max_tokens=1900, n=64, temperature=1)
+        assert eventually(lambda: bool(stream.lines))
+        server.child("EngineCore").terminate()
+        assert '"error"' in "".join(stream.end()[-1:])
+        assert "data: [DONE]" not in stream.lines
+        assert server.process.wait(60) == 1
+
+
 def status(server: Server, path: str) -> int:
     return httpx.get(server.url + path, timeout=60).status_code
 

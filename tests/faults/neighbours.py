@@ -52,7 +52,7 @@ class Neighbours:
                 thread.join(HANG_SECONDS)
             hung = sum(thread.is_alive() for thread in self._threads)
         assert hung == 0, f"{hung} clients hang"
-        assert not self.wrong
+        assert not self.wrong, self.wrong
 
     def _ask_on(self, number: int) -> None:
         which = number % len(REQUESTS)

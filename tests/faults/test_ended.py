@@ -75,7 +75,7 @@ FAULTS: Final = {
     "SIGTERM twice": Fault(partial(in_a_drain, signal.SIGTERM), 0, TOLD),
     "SIGINT": Fault(partial(to_server, signal.SIGINT), 0, TOLD),
     "SIGINT to all its processes": Fault(partial(to_all, signal.SIGINT), 0, TOLD),
-    "SIGTERM to all its processes": Fault(partial(to_all, signal.SIGTERM), 0, TOLD - {"error"}),
+    "SIGTERM to all its processes": Fault(partial(to_all, signal.SIGTERM), 0, TOLD),
     "SIGKILL to all its processes": Fault(partial(to_all, signal.SIGKILL), KILLED, TOLD),
     "SIGKILL in a drain": Fault(partial(in_a_drain, signal.SIGKILL), KILLED, TOLD),
 }
