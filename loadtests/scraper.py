@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from multiprocessing.synchronize import Event
 
+from loadtests.processes import SPAWN, beside
 from loadtests.raw import address
 
 
 @contextmanager
 def scraper(url: str, path: str, per_second: float) -> Iterator[Event]:
     """A process that scrapes while the event is set: here it would hold up the tokens' reader."""
-    spawn = multiprocessing.get_context("spawn")
-    is_wanted = spawn.Event()
-    process = spawn.Process(target=_scrape, args=(url, path, per_second, is_wanted), daemon=True)
-    process.start()
-    try:
+    is_wanted = SPAWN.Event()
+    with beside(_scrape, url, path, per_second, is_wanted):
         yield is_wanted
-    finally:
-        process.kill()
-        process.join()
 
 
 def _scrape(url: str, path: str, per_second: float, is_wanted: Event) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import numpy as np
 
 from loadtests.bench.scenario import Load
 from loadtests.client import CHAT
+from loadtests.processes import SPAWN, beside
 
 
 class LoadError(Exception):
@@ -82,16 +82,10 @@ class LoadTool:
 @contextmanager
 def load_tool() -> Iterator[LoadTool]:
     """Its process, started."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_work, args=(theirs,), daemon=True)
-    process.start()
-    theirs.close()
-    try:
+    ours, theirs = SPAWN.Pipe()
+    with beside(_work, theirs):
+        theirs.close()  # so that its death is noticed
         yield LoadTool(ours)
-    finally:
-        process.kill()
-        process.join()
 
 
 def _work(connection: Connection) -> None:

