@@ -74,6 +74,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         options = engine_options(
             settings.max_experts_per_token,
             allow_request_steering=settings.allow_request_steering,
+            batch_invariant=settings.batch_invariant,
         )
     except UnsupportedVersionError as error:
         raise CannotStartError(str(error)) from None

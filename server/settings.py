@@ -189,6 +189,14 @@ class Settings(Flags):
         "requests that name no seed share one for so long, and with it noise and experts, which "
         "makes batches cheaper; 0: each has its own (default: 0)",
     )
+    # Only those sums of a CPU with AMX depend on it: see `routing.engine.amx`.
+    batch_invariant: bool = flag(
+        False,
+        switch,
+        "",
+        "answers do not depend on what else is in the batch; costs speed on CPUs with AMX, where "
+        "alone it changes anything",
+    )
     no_playground: bool = flag(
         False,
         switch,

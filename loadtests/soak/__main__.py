@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
-    command = galton("serve", "--max-experts-per-token=8")
+    command = galton("serve", "--max-experts-per-token=8", "--batch-invariant")  # for the canary
     with running(command, args.out / "log") as server, busy_loops(args.busy):
         problems = asyncio.run(_soak(server, args))
     log = server.log.read_text(errors="replace")

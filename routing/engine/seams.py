@@ -103,6 +103,12 @@ SEAMS: Final = (
         "tests/engine/test_engine.py::test_chunks_do_not_disturb_seeded_tokens passes without it",
     ),
     Seam(
+        "vllm.v1.attention.backends.cpu_attn._get_attn_isa",
+        "wrapped by amx",
+        "AMX orders sums by the shape of the batch: a batch-invariant engine does without",
+        "VLLM_BATCH_INVARIANT works on CPUs",
+    ),
+    Seam(
         "vllm.model_executor.layers.fused_moe.runner.moe_runner.MoERunner",
         "its attribute router is replaced by binding",
         "a layer's experts are chosen by the request's policy",

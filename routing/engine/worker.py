@@ -11,6 +11,7 @@ from typing import Any
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from routing.engine import amx
 from routing.engine.binding import RoutingBindError, bind_model
 from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.operator import BoundModel
@@ -33,9 +34,10 @@ class RoutingCPUWorker(CPUWorker):
         exception here would end in a page of every process's tracebacks.
         """
         faulthandler.register(DUMP_SIGNAL)
-        super().load_model(**kwargs)
         config = config_of(self.vllm_config)
         assert config is not None, "the engine was not started with engine_options()"
+        amx.prepare(batch_invariant=config["batch_invariant"])
+        super().load_model(**kwargs)
         scheduler = self.vllm_config.scheduler_config
         try:
             self.bound = bind_model(

@@ -47,10 +47,14 @@ def environment(**extra: str) -> dict[str, str]:
     """This process's environment without settings of Galton and vLLM, and `extra`.
 
     No engine is thought to hang: tests hold it, on machines that are busy otherwise. A page of
-    metrics is always a new one: tests compare two.
+    metrics is always a new one: tests compare two. So they do with answers, whatever the batch.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("GALTON_", "VLLM_"))}
-    ours = {"GALTON_STALL_SECONDS": "0", "GALTON_METRICS_KEPT_SECONDS": "0"}
+    ours = {
+        "GALTON_STALL_SECONDS": "0",
+        "GALTON_METRICS_KEPT_SECONDS": "0",
+        "GALTON_BATCH_INVARIANT": "1",
+    }
     return {**env, **ours, "VLLM_LOGGING_LEVEL": "INFO", **extra}
 
 

@@ -94,7 +94,7 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
         block_size=32,
         disable_log_stats=False,
         **engine,
-        **engine_options(MAX_TOP_K),
+        **engine_options(MAX_TOP_K, batch_invariant=True),
     )
     # With numba behind them: not before the engine, see `routing.engine.plugin`.
     from routing.engine.offline import AwaitableLLM
