@@ -194,8 +194,7 @@ class Settings(Flags):
         False,
         switch,
         "",
-        "answers do not depend on what else is in the batch; costs speed on CPUs with AMX, where "
-        "alone it changes anything",
+        "answers do not depend on what else is in the batch; only needed on CPUs with AMX",
     )
     no_playground: bool = flag(
         False,
