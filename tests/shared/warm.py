@@ -202,7 +202,9 @@ def main() -> None:
     """The warm process, and every program that it becomes. The socket is file 0."""
     requests = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and inherited so
+    # Under nohup, and in a shell's background, they are ignored, and inherited so.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for module in MODULES:
         importlib.import_module(module)
     from vllm.utils.system_utils import set_process_title
