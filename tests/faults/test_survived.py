@@ -66,8 +66,9 @@ fault("API process is slow")(lambda server: crawls(main_process(server)))
 @fault("resource tracker is killed")
 def _(server: Server) -> None:
     for child in server.children():
-        if any("resource_tracker" in part for part in child.cmdline()):
-            child.kill()
+        with contextlib.suppress(psutil.ZombieProcess):  # killed before
+            if any("resource_tracker" in part for part in child.cmdline()):
+                child.kill()
 
 
 @fault("more work than cores")
