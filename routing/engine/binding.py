@@ -6,13 +6,9 @@ vLLM's own bits, compiled or eager; ours is the operator of `routing.engine.oper
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from vllm.model_executor.layers.fused_moe.config import RoutingMethodType
 from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
-from vllm.model_executor.layers.fused_moe.router.cpu_router import CPURouter
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
 from vllm.platforms import current_platform
 
@@ -21,7 +17,7 @@ from routing.counts import Counts
 from routing.engine import operator, shared_memory
 from routing.engine.operator import BoundModel
 from routing.engine.recorder import Recorder
-from routing.reference.rule import RouterRule
+from routing.engine.routers import not_controllable, rule_of
 from routing.spec import RouterSpec
 
 
@@ -32,7 +28,7 @@ class RoutingBindError(RuntimeError):
 class PolicyRouter(BaseRouter):
     """Stands in a layer where vLLM's router stood, and asks it first."""
 
-    def __init__(self, native: CPURouter, layer_index: int, max_top_k: int) -> None:
+    def __init__(self, native: BaseRouter, layer_index: int, max_top_k: int) -> None:
         super().__init__(native.top_k, native.global_num_experts, native.eplb_state)
         self.native = native
         self.layer_index = layer_index
@@ -106,51 +102,6 @@ def bind_model(
 
 def _not_controllable(layer: MoERunner) -> str | None:
     """Why this layer's routing is out of reach, or None if it is not."""
-    router = layer.router
     if layer.routed_experts.quant_method.is_monolithic:
         return "its expert kernel routes by itself (vLLM's 'monolithic' experts)"
-    if not isinstance(router, CPURouter):
-        return f"router {type(router).__name__} is not supported"
-    if router.scoring_func == "sqrtsoftplus" and router._hash_indices_table is not None:
-        return "a hash of the token chooses its experts"
-    function = router.custom_routing_function
-    if function is not None and _name(function) not in _CUSTOM_RULES:
-        return f"its routing function {_name(function)} is not supported"
-    return None
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """The function's name, also of one that is partly applied (vLLM's Transformers backend)."""
-    return getattr(function, "func", function).__qualname__
-
-
-_CUSTOM_RULES = {
-    "Llama4MoE.custom_routing_function": RouterRule("sigmoid", renormalize=False),
-    "phimoe_routing_function": RouterRule("sparsemixer", renormalize=False),
-}
-
-
-def rule_of(router: CPURouter) -> RouterRule:
-    """What a `CPURouter` does, in the order of the branches of its `_compute_routing`."""
-    bias = router.e_score_correction_bias
-    correction_bias = None if bias is None else tuple(bias.float().tolist())
-    if router.use_grouped_topk:
-        return RouterRule(
-            router.scoring_func,
-            router.renormalize,
-            router.routed_scaling_factor,
-            router.num_expert_group,
-            router.topk_group,
-            correction_bias,
-        )
-    if router.scoring_func == "sqrtsoftplus":
-        return RouterRule(
-            router.scoring_func,
-            router.renormalize,
-            router.routed_scaling_factor,
-            correction_bias=correction_bias,
-        )
-    if router.custom_routing_function is not None:
-        return _CUSTOM_RULES[_name(router.custom_routing_function)]
-    # It leaves a correction bias and a scaling factor out here, and so do we.
-    return RouterRule("softmax", router.renormalize)
+    return not_controllable(layer.router)

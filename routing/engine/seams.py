@@ -116,7 +116,7 @@ SEAMS: Final = (
     ),
     Seam(
         "vllm.model_executor.layers.fused_moe.router.cpu_router.CPURouter._compute_routing",
-        "called by operator, its fields read by binding",
+        "called by binding, its fields read by routers",
         "the native choice, and the rule that it follows",
         "routers describe their rule",
     ),
