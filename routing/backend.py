@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from routing.state import RoutedRequest, StepState
 if TYPE_CHECKING:
     import torch
 
+    Array = npt.NDArray[Any] | torch.Tensor
+
 # Loaded when asked for: each has a compiler behind it.
 BACKENDS: Final = {
     "cpu": "routing.cpu.backend:CpuBackend",
@@ -24,10 +26,36 @@ BACKENDS: Final = {
 }
 
 
+class Recorded(NamedTuple):
+    """What was recorded of N tokens of a step, arrays of the backend's device. L layers, S the most
+    experts per token.
+
+    slot: [N], -1 for the native choice. position: [N]. topk_ids, topk_weights: [N, L, S], -1 and
+    0 in columns that are not used. measures: [N, L, 3], see `routing.reference.rule.measures`.
+    """
+
+    slot: Any
+    position: Any
+    topk_ids: Any
+    topk_weights: Any
+    measures: Any
+
+
+class Observed(NamedTuple):
+    """What layers were given for the first O tokens of a step, arrays of the host: router_logits
+    [O, L, E], native_weights and native_ids [O, L, K].
+    """
+
+    router_logits: Any
+    native_weights: Any
+    native_ids: Any
+
+
 class Backend(Protocol):
     """The routers of one model, as far as this process holds its layers.
 
-    state: which token of the running step follows which policy.
+    A request has a slot from `write_slot` on until another request takes it.
+    state: the requests, and the arrays of the step on the host.
     """
 
     state: StepState
@@ -44,13 +72,16 @@ class Backend(Protocol):
         `StepState`.
         """
 
-    def begin_step(
-        self,
-        requests: Sequence[RoutedRequest],
-        num_scheduled_tokens: npt.NDArray[np.integer[Any]],
-        num_computed_tokens: npt.NDArray[np.integer[Any]],
-    ) -> None:
-        """Before the forward: see `StepState.begin_step`."""
+    def write_slot(self, slot: int, request: RoutedRequest) -> None:
+        """Have a slot stand for a request, from the next step on."""
+
+    def begin_step(self, slots: Array, query_start: Array, positions: Array) -> None:
+        """Before the forward. Arrays of NumPy, or tensors of the backend's device.
+
+        slots: [B] of the requests in batch order, int64. query_start: [B + 1], or longer, int32:
+        where each one's tokens begin in the batch, and where the last one's end. positions: [T]
+        of the tokens, absolute, int64, or longer.
+        """
 
     def route(
         self,
@@ -70,14 +101,56 @@ class Backend(Protocol):
         ...
 
     def end_step(self) -> None:
-        """After the forward: until the next step every token is native and none is counted."""
+        """Until the next step every token is native and none is counted."""
+
+    def recorded(self, tokens: npt.NDArray[np.int64]) -> Recorded:
+        """Of tokens of the step, by their places in it: a copy."""
+        ...
+
+    def observed(self, num_tokens: int) -> Observed:
+        """Of the step's first tokens, as many of them as can be observed."""
+        ...
 
     def counts(self) -> Counts:
         """What has been counted since the start; waits for the device."""
         ...
+
+    def counted(self) -> torch.Tensor | None:
+        """What has been counted, as bytes on the device; None where kernels run on the host."""
+        ...
+
+    def publish(self, counted: npt.NDArray[np.uint8]) -> None:
+        """Have `StepState.counts` show what `counted` gave, once that is on the host."""
+
+    def set_counts(self, counts: Counts) -> None:
+        """Count on from these."""
 
 
 def load_backend(name: str) -> type[Backend]:
     """The class of one of `BACKENDS`."""
     backend: type[Backend] = resolve_name(BACKENDS[name])
     return backend
+
+
+def begin_batch(
+    backend: Backend,
+    requests: Sequence[RoutedRequest],
+    num_scheduled_tokens: npt.NDArray[np.integer[Any]],
+    num_computed_tokens: npt.NDArray[np.integer[Any]],
+) -> None:
+    """Begin a step in which each request's slot is its place in the batch.
+
+    requests: B live ones in batch order. num_scheduled_tokens: [B] tokens of each in this step.
+    num_computed_tokens: [B] absolute position of each one's first token.
+    """
+    for slot, request in enumerate(requests):
+        if backend.state.slot_request[slot] is not request:
+            backend.write_slot(slot, request)
+    ends = np.cumsum(num_scheduled_tokens)
+    starts = ends - num_scheduled_tokens
+    positions = np.arange(ends[-1]) + np.repeat(num_computed_tokens - starts, num_scheduled_tokens)
+    backend.begin_step(
+        np.arange(len(requests)), np.concatenate([[0], ends]).astype(np.int32), positions
+    )
+    for request, end in zip(requests, num_computed_tokens + num_scheduled_tokens, strict=True):
+        request.num_routed = max(request.num_routed, int(end))

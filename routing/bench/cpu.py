@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from vllm.model_executor.layers.fused_moe.router.cpu_router import _softmax_topk
 
+from routing.backend import begin_batch
 from routing.cpu.backend import CpuBackend
 from routing.cpu.route import route
 from routing.policy import parse_policy
@@ -38,7 +39,7 @@ def _ours(mode: str, logits: torch.Tensor) -> Callable[[], object]:
     # top_k with 7 experts: 8 would be native and only be copied.
     routing = {"mode": mode, "scope": "all", **({"top_k": 7} if mode == "top_k" else {})}
     request = RoutedRequest(compile_policy(parse_policy(routing, spec), spec), 0)
-    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    begin_batch(backend, [request], np.array([num_tokens]), np.array([0]))
     native_weights, native_ids = _softmax_topk(logits, TOP_K, True)
     weights, ids = torch.empty_like(native_weights), torch.empty_like(native_ids)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import triton
 
+from routing.backend import begin_batch
 from routing.gpu.backend import GpuBackend
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
@@ -45,7 +46,7 @@ def our_router(logits: torch.Tensor, mode: str, top_k: int) -> Router:
     backend = GpuBackend(spec, [RouterRule()], num_tokens, 1)
     policy = parse_policy({"mode": mode, "seed": 1, "scope": "all"}, spec)
     request = RoutedRequest(compile_policy(policy, spec), 0)
-    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    begin_batch(backend, [request], np.array([num_tokens]), np.array([0]))
     native_weights, native_ids = torch_router(logits, top_k)
     return partial(backend.route, logits, native_weights, native_ids, 0)
 

@@ -21,11 +21,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from routing.backend import Backend, begin_batch
+from routing.cpu.backend import CpuBackend
 from routing.policy import parse_policy
 from routing.policy.compiled import CompiledPolicy, compile_policy
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
-from routing.state import RoutedRequest, StepState
+from routing.state import RoutedRequest
 from routing.trace import Trace
 
 SPEC = RouterSpec(tuple(range(48)), num_experts=128, top_k=8, max_top_k=8)
@@ -50,7 +52,7 @@ def requests() -> dict[str, dict[str, Any]]:
     }
 
 
-def measure(routing: dict[str, Any], state: StepState) -> dict[str, float]:
+def measure(routing: dict[str, Any], backend: Backend) -> dict[str, float]:
     """Milliseconds of each part, for one request."""
     seconds = {}
 
@@ -68,7 +70,7 @@ def measure(routing: dict[str, Any], state: StepState) -> dict[str, float]:
 
     def step() -> None:
         request = RoutedRequest(CompiledPolicy(**fields), NUM_TOKENS)
-        state.begin_step([request], np.array([1]), np.array([NUM_TOKENS - 1]))
+        begin_batch(backend, [request], np.array([1]), np.array([NUM_TOKENS - 1]))
 
     timed("step", step)
     return {part: taken * 1e3 for part, taken in seconds.items()}
@@ -79,12 +81,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=21)
     args = parser.parse_args()
-    state = StepState(SPEC, [RouterRule()] * len(SPEC.layers), 8, 8)
+    backend = CpuBackend(SPEC, [RouterRule()] * len(SPEC.layers), 8, 8)
     print(f"| request | {' | '.join(PARTS)} |")
     print("|---" * (len(PARTS) + 1) + "|")
     for name, routing in requests().items():
-        measure(routing, state)
-        rounds = [measure(routing, state) for _ in range(args.repeats)]
+        measure(routing, backend)
+        rounds = [measure(routing, backend) for _ in range(args.repeats)]
         cells = []
         for part in PARTS:
             times = sorted(one[part] for one in rounds)

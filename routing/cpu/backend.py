@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routing.backend import Observed, Recorded
 from routing.counts import Counts, Memory
+from routing.cpu.begin import begin
 from routing.cpu.route import route
 from routing.cpu.step import table_of
 from routing.reference.rule import RouterRule
@@ -28,19 +31,19 @@ class CpuBackend:
         max_num_seqs: int,
         memory: Memory | None = None,
     ) -> None:
-        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, memory)
+        self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, max_num_tokens, memory)
         self._max_top_k = spec.max_top_k
-        self._table = table_of(self.state.arrays, self.state.sizes())
+        self._table = table_of(self.state.arrays, self.state.sizes)
         self.step_table: int = self._table.ctypes.data
 
-    def begin_step(
-        self,
-        requests: Sequence[RoutedRequest],
-        num_scheduled_tokens: npt.NDArray[np.integer[Any]],
-        num_computed_tokens: npt.NDArray[np.integer[Any]],
-    ) -> None:
+    def write_slot(self, slot: int, request: RoutedRequest) -> None:
         """See `Backend`."""
-        self.state.begin_step(requests, num_scheduled_tokens, num_computed_tokens)
+        self.state.write_slot(slot, request)
+
+    def begin_step(self, slots: Any, query_start: Any, positions: Any) -> None:
+        """See `Backend`."""
+        begin(np.asarray(slots), np.asarray(query_start), np.asarray(positions), self.step_table)
+        self.state.counts.last_step[0] = time.time()
 
     def route(
         self,
@@ -78,8 +81,36 @@ class CpuBackend:
 
     def end_step(self) -> None:
         """See `Backend`."""
-        self.state.end_step()
+        self.state.arrays.num_tokens[0] = 0
+
+    def recorded(self, tokens: npt.NDArray[np.int64]) -> Recorded:
+        """See `Backend`."""
+        arrays = self.state.arrays
+        return Recorded(
+            arrays.token_slot[tokens],
+            arrays.token_position[tokens],
+            arrays.record_ids[tokens],
+            arrays.record_weights[tokens],
+            arrays.record_measures[tokens],
+        )
+
+    def observed(self, num_tokens: int) -> Observed:
+        """See `Backend`."""
+        arrays = self.state.arrays
+        seen = arrays.observed_logits, arrays.observed_weights, arrays.observed_ids
+        return Observed(*(array[:num_tokens].copy() for array in seen))
 
     def counts(self) -> Counts:
         """See `Backend`."""
         return self.state.counts
+
+    def counted(self) -> None:
+        """See `Backend`."""
+
+    def publish(self, counted: npt.NDArray[np.uint8]) -> None:
+        """See `Backend`."""
+
+    def set_counts(self, counts: Counts) -> None:
+        """See `Backend`."""
+        for array, count in zip(self.state.counts, counts, strict=True):
+            array[...] = count

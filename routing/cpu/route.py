@@ -9,8 +9,6 @@ no request pays for the compiler.
 
 from __future__ import annotations
 
-import zlib
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,14 +21,24 @@ from routing.cpu.rule import (
     close_groups,
     decode_rule,
     entropy_of,
+    margin_of,
     scale_to,
     weights_into,
     whole_blocks,
 )
-from routing.cpu.step import pointer, step_at
+from routing.cpu.step import (
+    pointer,
+    slot_at,
+    sources,
+    step_at,
+    trace_experts,
+    trace_row,
+    trace_was_native,
+)
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
 from routing.reference.rule import HIGHEST, LOWEST
+from routing.step import MEASURES, OBSERVED
 
 _RENORMALIZE: Final = WEIGHTS.index("renormalize")
 _PRESERVE_MASS: Final = WEIGHTS.index("preserve_mass")
@@ -155,7 +163,9 @@ def _fill_gate(gate, logits, clean, steering, work, scratch, rule):
 def _replays_native(replayed, native_ids):
     """Whether what a token replays, chosen by the native router, is what it chooses now."""
     num_columns, top_k = replayed.shape[0], native_ids.shape[0]
-    same = top_k == num_columns or replayed[top_k] < 0
+    if num_columns < top_k or (num_columns > top_k and replayed[top_k] >= 0):
+        return False
+    same = True
     for j in range(top_k):
         same &= replayed[j] == native_ids[j]
     return same
@@ -164,15 +174,16 @@ def _replays_native(replayed, native_ids):
 @njit(inline="always", error_model="numpy")
 def _slot_of(step, layer, layer_index, token):
     """The slot whose policy a token follows, or -1 where it keeps the native choice."""
-    slot = step.token_slot[token]
-    if (
-        slot >= 0
-        and step.slot_keeps_native[slot]
-        and step.token_was_native[token]
-        and _replays_native(step.token_replayed[token, layer_index], layer.native_ids[token])
-    ):
-        return -1
-    return slot
+    number = step.token_slot[token]
+    if number >= 0:
+        slot = slot_at(step, number)
+        if slot.keeps_native:
+            row = trace_row(slot, step.token_position[token])
+            replayed = trace_experts(slot, row, layer_index, step.layers.shape[0])
+            native_ids = layer.native_ids[token]
+            if trace_was_native(slot, row) and _replays_native(replayed, native_ids):
+                return -1
+    return number
 
 
 @njit(inline="always", error_model="numpy")
@@ -186,13 +197,15 @@ def _keep_native(layer, token):
 
 
 @njit(inline="always", error_model="numpy")
-def _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16):
-    """Choose and weigh token t's experts as its slot's policy says; how many there are."""
+def _follow_policy(step, layer, room, rule, layer_index, t, number):
+    """Choose and weigh token t's experts as the policy of its slot, of that number, says; how many
+    there are.
+    """
     work, scratch, weights, clean, steered, gate, keys, ids = room
     native_top_k, num_experts = layer.native_ids.shape[1], clean.shape[0]
-    _read_logits(clean, layer, t, is_bfloat16)
-    steering = step.slot_steering[slot, layer_index, : num_experts * step.slot_steered[slot]]
-    gated = step.slot_steered[slot] or rule.num_groups > 1
+    slot, position = slot_at(step, number), step.token_position[t]
+    steering = step.slot_steering[number, layer_index, : num_experts * slot.is_steered]
+    gated = slot.is_steered != 0 or rule.num_groups > 1
     if gated:
         _fill_gate(gate, steered, clean, steering, work, scratch, rule)
     token = CompiledToken(
@@ -201,23 +214,23 @@ def _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16):
         gated,
         rule,
         native_top_k,
-        step.slot_seed[slot],
+        np.uint64(slot.seed),
         step.layers[layer_index],
-        0 if step.slot_draws_once[slot] else step.token_position[t],
+        0 if slot.draws_once else position,
         work,
         scratch,
         keys,
-        step.token_replayed[t, layer_index],
+        trace_experts(slot, trace_row(slot, position), layer_index, step.layers.shape[0]),
         ids,
     )
-    chosen = _choose(step.slot_mode[slot], token, step.slot_parameters[slot, layer_index])
+    chosen = _choose(slot.mode, token, step.slot_parameters[number, layer_index])
     used = min(chosen, layer.topk_ids.shape[1])
     weights_into(weights, clean, ids, used, rule)
     for j in range(used):
         layer.topk_ids[t, j] = ids[j]
-    if step.slot_weights[slot] == _RENORMALIZE:
+    if slot.weights == _RENORMALIZE:
         scale_to(weights, used, rule.scaling_factor, True)
-    elif step.slot_weights[slot] == _PRESERVE_MASS:
+    elif slot.weights == _PRESERVE_MASS:
         # What the native choice would weigh: no steering, native top-k.
         if gated:
             _fill_gate(gate, steered, clean, steering[:0], work, scratch, rule)
@@ -256,18 +269,33 @@ def _count(step, layer_index, ids, group):
     step.group_assignments[group] += ids.shape[0]
 
 
+@njit(inline="always", error_model="numpy")
+def _record(step, layer, room, layer_index, t, used, entropy):
+    """Write down what token t was given and what it chose."""
+    records, native_ids = step.token_records[t], layer.native_ids[t]
+    for j in range(layer.topk_ids.shape[1]):
+        is_used = j < used
+        step.record_ids[t, layer_index, j] = layer.topk_ids[t, j] if is_used else -1
+        step.record_weights[t, layer_index, j] = layer.topk_weights[t, j] if is_used else 0.0
+    if records & MEASURES:
+        margin, overlap = margin_of(room.clean, layer.topk_ids[t, :used], native_ids, room.work)
+        step.record_measures[t, layer_index, 0] = entropy
+        step.record_measures[t, layer_index, 1] = margin
+        step.record_measures[t, layer_index, 2] = overlap
+    if records & OBSERVED and t < step.observed_ids.shape[0]:
+        for e in range(room.clean.shape[0]):
+            step.observed_logits[t, layer_index, e] = room.clean[e]
+        for j in range(native_ids.shape[0]):
+            step.observed_ids[t, layer_index, j] = native_ids[j]
+            step.observed_weights[t, layer_index, j] = layer.native_weights[t, j]
+
+
 _SIGNATURE: Final = (
     "void(int64, boolean, int64, int64, int64, int64, int64, int64, int64, int64, int64)"
 )
 
 
-def _compile(sources: int) -> Any:
-    """Compile, or load from numba's cache.
-
-    sources: a checksum of every file that is compiled in. numba renews a cached function
-    when its own file changes; as a captured variable this makes it part of the cache's key.
-    """
-
+def _compile(checksum: int) -> Any:
     @njit(_SIGNATURE, cache=True, nogil=True, boundscheck=False, error_model="numpy")
     def route(
         router_logits,
@@ -290,7 +318,7 @@ def _compile(sources: int) -> Any:
         """
         step = step_at(step_table)
         num_experts = step.assignments.shape[1]
-        counted = step.num_tokens[0] if sources >= 0 else 0
+        counted = step.num_tokens[0] if checksum >= 0 else 0
         sizes = (num_experts, native_top_k, max_top_k)
         layer = _layer_at(
             router_logits, native_weights, native_ids, topk_weights, topk_ids, num_tokens, sizes
@@ -300,17 +328,21 @@ def _compile(sources: int) -> Any:
         room = _room_in(carray(pointer(memory.ctypes.data), memory.shape, np.float64), num_experts)
 
         for t in range(num_tokens):
-            slot = _slot_of(step, layer, layer_index, t) if t < counted else -1
+            slot = -1
+            if t < counted:
+                slot = _slot_of(step, layer, layer_index, t)
+                _read_logits(room.clean, layer, t, is_bfloat16)
             if slot < 0:
                 used = _keep_native(layer, t)
             else:
-                used = _follow_policy(step, layer, room, rule, layer_index, t, slot, is_bfloat16)
+                used = _follow_policy(step, layer, room, rule, layer_index, t, slot)
             _fill_unused(layer, t, used)
             if t < counted:
-                if slot < 0:
-                    _read_logits(room.clean, layer, t, is_bfloat16)
-                step.router_entropy[layer_index] += entropy_of(room.clean, room.work)
+                entropy = entropy_of(room.clean, room.work)
+                step.router_entropy[layer_index] += entropy
                 _count(step, layer_index, layer.topk_ids[t, :used], step.token_group[t])
+                if step.token_records[t]:
+                    _record(step, layer, room, layer_index, t, used, entropy)
 
         memory[0, 0] = 0.0  # numba frees it after its last use: not before
 
@@ -318,15 +350,4 @@ def _compile(sources: int) -> Any:
     return route.get_overload(route.signatures[0])
 
 
-def _checksum() -> int:
-    routing = Path(__file__).parent.parent
-    tables = ["policy/keys.py", "policy/modes.py", "step.py"]
-    files = [
-        *routing.glob("cpu/*.py"),
-        *routing.glob("reference/*.py"),
-        *map(routing.joinpath, tables),
-    ]
-    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(files)))
-
-
-route = _compile(_checksum())
+route = _compile(sources())

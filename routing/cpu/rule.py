@@ -82,6 +82,26 @@ def entropy_of(logits, powers):
 
 
 @njit(error_model="numpy")
+def margin_of(logits, used, native_ids, work):
+    """margin and overlap of `reference.rule.measures`; used: ids. work: room for E."""
+    count, highest = logits.shape[0], _largest(logits, logits.shape[0])
+    least_used, most_unused, kept = np.inf, -np.inf, 0
+    for e in range(count):
+        work[e] = 0.0
+    for expert in used:
+        work[expert] = 1.0
+    for e in range(count):
+        if work[e] != 0:
+            least_used = min(least_used, logits[e])
+        else:
+            most_unused = max(most_unused, logits[e])
+    for expert in native_ids:
+        kept += work[expert] != 0
+    margin = np.exp(least_used - highest) - np.exp(most_unused - highest)
+    return margin / _sum_of_exp(logits, highest), kept / native_ids.shape[0]
+
+
+@njit(error_model="numpy")
 def whole_blocks(count):
     """The next multiple of 8: of fewer numbers LLVM would take the rest one by one."""
     return (count + 7) & -8

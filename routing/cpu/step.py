@@ -1,4 +1,5 @@
-"""`routing.step`'s arrays as compiled code sees them: views made from one table of addresses.
+"""`routing.step`'s arrays and slots as compiled code sees them: views made from one table of
+addresses.
 
 To look up the types of 16 arrays takes numba 0.5 microseconds a call, to make an array of a
 tensor 0.6 more: so the kernel gets the address of the table, once made. Views have no owner,
@@ -8,7 +9,9 @@ every tuple, which took 0.1 microseconds per token.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +20,7 @@ from numba import carray, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from routing.step import ARRAYS, SIZES, Array, Step
+from routing.step import ARRAYS, SIZES, Array, Slot, Step
 
 _NUM_SIZES: Final = len(SIZES)
 _LENGTH: Final = _NUM_SIZES + len(ARRAYS)
@@ -83,3 +86,60 @@ def step_at(address):
     """The `Step` of a table that stands at an address."""
     table = carray(pointer(address), _LENGTH, np.int64)
     return Step(*_views(table))
+
+
+def _number(place: int) -> Any:
+    @njit(inline="always")
+    def number(row):
+        return row[place]
+
+    return number
+
+
+@njit(inline="always")
+def _numbers(row):
+    return ()
+
+
+for _place in reversed(range(len(Slot._fields))):
+    _numbers = _before(_number(_place), _numbers)
+
+
+@njit(inline="always")
+def slot_at(step, slot):
+    """The `Slot` of that number."""
+    return Slot(*_numbers(step.slot_numbers[slot]))
+
+
+@njit(inline="always")
+def trace_row(slot, position):
+    """The place of a position in the trace that a slot replays; -1 where it holds none."""
+    row = position - slot.trace_position
+    return row if 0 <= row < slot.trace_tokens else -1
+
+
+@njit(inline="always")
+def trace_experts(slot, row, layer_index, num_layers):
+    """[trace_top_k] int16: the experts of a row of the slot's trace, then -1."""
+    start = (row * num_layers + layer_index) * slot.trace_top_k
+    return carray(pointer(slot.trace_ids + 2 * start), (slot.trace_top_k,), np.int16)
+
+
+@njit(inline="always")
+def trace_was_native(slot, row):
+    """Whether the native router chose them."""
+    return carray(pointer(slot.trace_native + row), (1,), np.bool_)[0]
+
+
+def sources() -> int:
+    """A checksum of every file that is compiled in. numba renews a cached function when its own
+    file changes; as a captured variable this makes it part of the cache's key.
+    """
+    routing = Path(__file__).parent.parent
+    tables = ["policy/keys.py", "policy/modes.py", "counts.py", "step.py"]
+    files = [
+        *routing.glob("cpu/*.py"),
+        *routing.glob("reference/*.py"),
+        *map(routing.joinpath, tables),
+    ]
+    return zlib.crc32(b"".join(file.read_bytes() for file in sorted(files)))

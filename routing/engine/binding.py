@@ -16,7 +16,6 @@ from routing.backend import load_backend
 from routing.counts import Counts
 from routing.engine import operator, shared_memory
 from routing.engine.operator import BoundModel
-from routing.engine.recorder import Recorder
 from routing.engine.routers import not_controllable, rule_of
 from routing.spec import RouterSpec
 
@@ -61,6 +60,7 @@ def bind_model(
     max_experts_per_token: int | None,
     max_num_tokens: int,
     max_num_seqs: int,
+    backend: str,
 ) -> BoundModel:
     """Put a `PolicyRouter` into every MoE layer of a loaded model.
 
@@ -92,8 +92,8 @@ def bind_model(
     spec = RouterSpec(tuple(m.layer_id for m in layers), num_experts, top_k, max_top_k)
     rules = [rule_of(m.router) for m in layers]
     memory, path = shared_memory.create(Counts.num_bytes(len(layers), num_experts))
-    backend = load_backend("cpu")(spec, rules, max_num_tokens, max_num_seqs, memory)
-    bound = BoundModel(backend, Recorder(spec), path)
+    routers = load_backend(backend)(spec, rules, max_num_tokens, max_num_seqs, memory)
+    bound = BoundModel(routers, path)
     operator.serve(bound)
     for layer_index, layer in enumerate(layers):
         layer.router = PolicyRouter(layer.router, layer_index, max_top_k)

@@ -34,12 +34,14 @@ def engine_options(
     *,
     allow_request_steering: bool = False,
     batch_invariant: bool = False,
+    backend: str | None = None,
 ) -> dict[str, Any]:
     """Keyword arguments for vLLM's `EngineArgs` or `LLM` that switch Galton on.
 
     max_experts_per_token: the most experts a request may ask for; None means the model's
     own number. allow_request_steering: see `parse_policy`. batch_invariant: whether an answer
     must not depend on what else is in the batch, at the price of slower sums where that is needed.
+    backend: one of `routing.backend.BACKENDS`; None: that of vLLM's platform.
     Raises UnsupportedVersionError where another vLLM is installed than this was written for.
     Both ride in vLLM's `additional_config`, which reaches every process and is part of the
     hash of compiled graphs: stock vLLM's cached graphs are never mistaken for Galton's.
@@ -52,6 +54,7 @@ def engine_options(
                 "max_experts_per_token": max_experts_per_token,
                 "allow_request_steering": allow_request_steering,
                 "batch_invariant": batch_invariant,
+                "backend": backend,
             }
         },
     }

@@ -5,36 +5,16 @@ It is opaque to torch.compile: Dynamo would otherwise bake one step's policies i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from vllm.utils.torch_utils import direct_register_custom_op
 
 from routing.backend import Backend
-from routing.engine.recorder import Recorder
+from routing.engine.recorder import Ints, StepOutput
+from routing.engine.selftest import Observation
 from routing.state import RoutedRequest
-
-
-@dataclass(slots=True)
-class Observation:
-    """What one layer did in one step, kept for the self-test. N tokens, without padding.
-
-    router_logits: [N, E]. token_slot, token_position: [N]. topk_*: [N, max_top_k], the choice.
-    native_*: [N, K], what vLLM's own router chose for the same logits. requests: by slot,
-    whose policy a token follows.
-    """
-
-    layer_index: int
-    router_logits: npt.NDArray[np.float32]
-    token_slot: npt.NDArray[np.int32]
-    token_position: npt.NDArray[np.int64]
-    topk_weights: npt.NDArray[np.float32]
-    topk_ids: npt.NDArray[np.int32]
-    native_weights: npt.NDArray[np.float32]
-    native_ids: npt.NDArray[np.int32]
-    requests: list[RoutedRequest]
 
 
 @dataclass(slots=True)
@@ -43,13 +23,20 @@ class BoundModel:
 
     counts_path: where other processes find the backend's counts, see
     `routing.engine.shared_memory`.
-    observations: what the layers did; None while no self-test runs.
+    observations: what the layers did in each step; None while no self-test runs.
     """
 
     backend: Backend
-    recorder: Recorder
     counts_path: str
     observations: list[Observation] | None = None
+
+    def output_of_step(
+        self, request_ids: Sequence[str], requests: Sequence[RoutedRequest], query_start: Ints
+    ) -> StepOutput:
+        """After the forward, see `StepOutput`."""
+        if self.observations is not None:
+            self.observations.append(Observation.of(self.backend, int(query_start[-1])))
+        return StepOutput(self.backend, request_ids, requests, query_start)
 
 
 # A custom operator cannot take an object as an argument; a process serves one model.
@@ -71,32 +58,7 @@ def _galton_route(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     bound = _bound
     assert bound is not None, "the routing operator ran before a model was bound"
-    weights, ids = bound.backend.route(router_logits, native_weights, native_ids, layer_index)
-    if bound.recorder.tokens is not None:
-        bound.recorder.record(
-            layer_index,
-            lambda: router_logits.float().numpy(),
-            weights.numpy(),
-            ids.numpy(),
-            native_ids.numpy(),
-        )
-    state = bound.backend.state
-    if bound.observations is not None and state.any_policy:
-        n = int(state.arrays.num_tokens[0])
-        bound.observations.append(
-            Observation(
-                layer_index,
-                router_logits[:n].float().numpy().copy(),
-                state.arrays.token_slot[:n].copy(),
-                state.arrays.token_position[:n].copy(),
-                weights[:n].numpy().copy(),
-                ids[:n].numpy().copy(),
-                native_weights[:n].numpy().copy(),
-                native_ids[:n].numpy().copy(),
-                state.slot_request.copy(),
-            )
-        )
-    return weights, ids
+    return bound.backend.route(router_logits, native_weights, native_ids, layer_index)
 
 
 def _galton_route_fake(

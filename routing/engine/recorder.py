@@ -8,108 +8,101 @@ output (`routing.engine.scheduler`), and the API process keeps them for the resp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from routing.spec import RouterSpec
-from routing.trace.rows import MEASURED, Rows, measure, row_dtype
+from routing.backend import Backend, Recorded
+from routing.state import RoutedRequest
+from routing.trace.rows import Rows, row_dtype
 
-if TYPE_CHECKING:
-    from routing.state import RoutedRequest, StepState
+Ints = npt.NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of one request in a step; ends: whether the step samples its next token."""
+    """The rows of one request in a step; place: the request's in the batch."""
 
     request_id: str
     request: RoutedRequest
+    place: int
     rows: slice
-    ends: bool
 
 
-class Recorder:
-    """In the worker: fills the rows of a step, layer by layer, and sends them off.
-
-    tokens: places in the step of the tokens to record; None while none is.
+class StepOutput:
+    """What leaves the worker beside the tokens of a step. The methods are those that vLLM's
+    runner V2 wants of a pending auxiliary output.
     """
 
-    def __init__(self, spec: RouterSpec) -> None:
-        self.tokens: npt.NDArray[np.int64] | None = None
-        self._dtype: Final = row_dtype(spec)
-        self._rows: Rows
-        self._measures = False
-        self._parts: list[_Part] = []
-
-    def begin_step(
+    def __init__(
         self,
+        backend: Backend,
         request_ids: Sequence[str],
         requests: Sequence[RoutedRequest],
-        num_scheduled_tokens: npt.NDArray[np.integer[Any]],
-        num_missing_tokens: npt.NDArray[np.integer[Any]],
-        state: StepState,
+        query_start: Ints,
     ) -> None:
-        """Prepare rows for a step that `state` has begun.
+        """Of the step that the backend is in. query_start: [B + 1], see `Backend.begin_step`."""
+        self._backend = backend
+        self._counted: Any = backend.counted()
+        self._parts: list[_Part] = []
+        self._recorded: Recorded | None = None
+        places, end = [], 0
+        for place in np.flatnonzero([bool(request.include) for request in requests]).tolist():
+            tokens = np.arange(query_start[place], query_start[place + 1])
+            rows = slice(end, end := end + len(tokens))
+            self._parts.append(_Part(request_ids[place], requests[place], place, rows))
+            places.append(tokens)
+        if places:
+            self._recorded = backend.recorded(np.concatenate(places))
 
-        num_missing_tokens: [B] tokens that each request still has to compute; a step that
-        computes them all samples the next.
+    def enqueue_cpu_copy(self, num_sampled: Ints, num_rejected: Ints) -> None:
+        """Start to copy to the host. num_sampled, num_rejected: [B], there by the time of
+        `process_output`, as all of this.
         """
-        self._parts, places, end = [], [], 0
-        for row in np.flatnonzero([bool(request.include) for request in requests]):
-            count = num_scheduled_tokens[row]
-            start = num_scheduled_tokens[:row].sum()
-            places.append(np.arange(start, start + count))
-            ends = bool(count == num_missing_tokens[row])
-            rows = slice(end, end := end + count)
-            self._parts.append(_Part(request_ids[row], requests[row], rows, ends))
-        if not places:
-            return
-        self.tokens = tokens = np.concatenate(places)
-        self._measures = any(MEASURED & {*part.request.include} for part in self._parts)
-        self._rows = np.zeros(len(tokens), self._dtype)
-        self._rows["position"] = state.arrays.token_position[tokens]
-        self._rows["native"] = state.arrays.token_slot[tokens] < 0
+        self._num_sampled, self._num_rejected = num_sampled, num_rejected
+        if self._counted is not None:
+            self._counted = on_host(self._counted)
+        if self._recorded is not None:
+            self._recorded = Recorded(*map(on_host, self._recorded))
+
+    def process_output(self) -> dict[str, npt.NDArray[np.uint8]] | None:
+        """By request id, [N, bytes of a row] what has not been sent yet of those that got a token.
+        Drafts that were rejected have no rows.
+        """
+        if self._counted is not None:
+            self._backend.publish(self._counted)
+        if self._recorded is None:
+            return None
+        rows, taken = _rows(self._recorded, self._backend), {}
         for part in self._parts:
-            generated = self._rows["position"][part.rows] >= part.request.num_prompt_tokens
-            self._rows["generated"][part.rows] = generated
-
-    def record(
-        self,
-        layer_index: int,
-        router_logits: Callable[[], npt.NDArray[np.float32]],
-        topk_weights: npt.NDArray[np.float32],
-        topk_ids: npt.NDArray[np.int32],
-        native_ids: npt.NDArray[np.int32],
-    ) -> None:
-        """What one layer chose, for all tokens of the step; shapes as the kernel has them."""
-        tokens, rows = self.tokens, self._rows
-        ids = topk_ids[tokens].astype(np.int16)
-        ids[:, 1:][ids[:, 1:] == ids[:, :1]] = -1  # slots not used repeat the best expert
-        rows["topk_ids"][:, layer_index] = ids
-        rows["topk_weights"][:, layer_index] = np.where(ids < 0, 0, topk_weights[tokens])
-        if self._measures:
-            entropy, margin, overlap = measure(router_logits()[tokens], ids, native_ids[tokens])
-            rows["entropy"][:, layer_index] = entropy
-            rows["margin"][:, layer_index] = margin
-            rows["overlap"][:, layer_index] = overlap
-
-    def end_step(self) -> None:
-        """Keep the rows with their requests: vLLM drops them together."""
-        if self.tokens is not None:
-            for part in self._parts:
-                part.request.unsent.append(self._rows[part.rows])
-        self.tokens = None
-
-    def take(self) -> dict[str, npt.NDArray[np.uint8]] | None:
-        """By request id, the unsent rows of those that sample a token now, as bytes."""
-        taken = {}
-        for part in self._parts:
-            if part.ends:
-                taken[part.request_id] = np.concatenate(part.request.unsent).view(np.uint8)
-                part.request.unsent.clear()
-        self._parts = []
+            request, of_part = part.request, rows[part.rows]
+            of_part = of_part[: len(of_part) - int(self._num_rejected[part.place])]
+            of_part["generated"] = of_part["position"] >= request.num_prompt_tokens
+            request.unsent.append(of_part)
+            if self._num_sampled[part.place] > 0:
+                unsent = np.concatenate(request.unsent)
+                taken[part.request_id] = unsent.view(np.uint8).reshape(len(unsent), -1)
+                request.unsent.clear()
         return taken or None
+
+
+def on_host(array: Any) -> npt.NDArray[Any]:
+    """NumPy's array of a tensor, which a stream may still be filling."""
+    if isinstance(array, np.ndarray):
+        return array
+    copied: npt.NDArray[Any] = array.to("cpu", non_blocking=True).numpy()
+    return copied
+
+
+def _rows(recorded: Recorded, backend: Backend) -> Rows:
+    rows = np.zeros(len(recorded.position), row_dtype(backend.state.spec))
+    rows["position"] = recorded.position
+    rows["native"] = recorded.slot < 0
+    rows["topk_ids"] = recorded.topk_ids
+    rows["topk_weights"] = recorded.topk_weights
+    for place, measure in enumerate(("entropy", "margin", "overlap")):
+        rows[measure] = recorded.measures[:, :, place]
+    return rows

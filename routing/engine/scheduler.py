@@ -30,8 +30,14 @@ class RowConnector:
     def take_output(
         self, request: Any, output: dict[str, npt.NDArray[np.uint8]] | None
     ) -> npt.NDArray[np.uint8] | None:
-        """The request's rows of this step, as bytes."""
-        return output.get(request.request_id) if output else None
+        """The request's rows of this step, as bytes. The token with which it stopped has none, and
+        none after it, as accepted drafts may be.
+        """
+        rows = output.get(request.request_id) if output else None
+        if rows is None:
+            return None
+        position = rows[:, :4].copy().view(np.int32)[:, 0]  # the first field of `row_dtype`
+        return rows[position < request.num_tokens - 1].reshape(-1)
 
     def request_finished(self, request: Any) -> None:
         """Nothing is kept here."""

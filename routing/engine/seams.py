@@ -86,7 +86,7 @@ SEAMS: Final = (
     Seam(
         "vllm.v1.worker.cpu_worker.CPUWorker",
         "subclassed by worker, through vLLM's option worker_cls",
-        "binds the routers once the model is loaded; sends recorded rows along",
+        "binds the routers once the model is loaded",
         "never: this is vLLM's own extension point",
     ),
     Seam(
@@ -94,6 +94,12 @@ SEAMS: Final = (
         "wrapped by runner_v1, as its docstring invites",
         "fills the arrays of a step before the forward",
         "the runner offers a hook before the forward",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_model_runner.GPUModelRunner.sample_tokens",
+        "wrapped by runner_v1",
+        "sends recorded rows along with a step's tokens",
+        "V1 asks an auxiliary output connector, as V2 does",
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner.GPUModelRunner._bookkeeping_sync",

@@ -3,73 +3,110 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from routing.engine.operator import Observation
+from routing.backend import Backend, Observed, Recorded
 from routing.policy.compiled import CompiledPolicy
 from routing.reference.route import route_token, select_experts
 from routing.reference.rule import RouterRule
-from routing.state import StepState
+from routing.state import RoutedRequest, StepState
+from routing.trace import Trace
+
+
+class Observation(NamedTuple):
+    """What the layers did with the first tokens of one step. requests: by slot."""
+
+    given: Observed
+    chosen: Recorded
+    requests: list[RoutedRequest | None]
+
+    @classmethod
+    def of(cls, backend: Backend, num_tokens: int) -> Observation:
+        """Of the step of so many tokens that the backend is in."""
+        given = backend.observed(num_tokens)
+        chosen = backend.recorded(np.arange(len(given.router_logits)))
+        chosen = Recorded(*(np.asarray(torch.as_tensor(array).cpu()) for array in chosen))
+        return cls(given, chosen, backend.state.slot_request.copy())
+
+    def policy_of(self, token: int) -> CompiledPolicy | None:
+        """The one that a token followed."""
+        slot = self.chosen.slot[token]
+        request = self.requests[slot] if slot >= 0 else None
+        return request.policy if request is not None else None
 
 
 def disagreements(
-    observations: Sequence[Observation], state: StepState, policy: CompiledPolicy | None
+    observations: Sequence[Observation],
+    state: StepState,
+    layer_indices: Sequence[int],
+    policy: CompiledPolicy | None,
 ) -> list[str]:
-    """One line per layer that was not asked, and per token that it did not route as it should.
+    """One line per token that a layer did not route as it should.
 
-    policy: the one that every token must have followed; None to hold each token to its own
-    request's, if it follows one.
+    layer_indices: of the layers that were asked. policy: the one that every token must have
+    followed, of one request; None to hold each token to its own request's, if it follows one.
     """
-    layers = state.spec.layers
-    silent = set(range(len(layers))) - {seen.layer_index for seen in observations}
-    problems = [f"layer {layers[index]} never asked its router" for index in sorted(silent)]
+    problems = []
+    if policy is not None:
+        positions = np.concatenate([seen.chosen.position for seen in observations])
+        if (np.diff(positions) != 1).any():
+            problems.append(f"tokens were routed at positions {positions.tolist()}")
+    trace = Trace.decode(policy.trace) if policy is not None and policy.trace else None
     for seen in observations:
-        for token, position in enumerate(seen.token_position.tolist()):
-            if problem := _token_problem(seen, token, state, policy):
-                layer = layers[seen.layer_index]
-                problems.append(f"layer {layer}, position {position}: {problem}")
+        for token, position in enumerate(seen.chosen.position.tolist()):
+            followed = seen.policy_of(token)
+            # Where a trace does not hold a token, the model's own router chooses.
+            expected = None if trace and not trace.experts(position, 0).size else policy
+            if policy is not None and followed != expected:
+                problems.append(f"position {position} followed {followed}, not {expected}")
+            elif followed is not None:
+                problems += [
+                    f"layer {state.spec.layers[layer_index]}, position {position}: {problem}"
+                    for layer_index in layer_indices
+                    if (problem := _problem(seen, token, layer_index, state, followed))
+                ]
     return problems
 
 
-def _token_problem(
-    seen: Observation, token: int, state: StepState, expected: CompiledPolicy | None
+def _problem(
+    seen: Observation, token: int, layer_index: int, state: StepState, policy: CompiledPolicy
 ) -> str | None:
-    slot = seen.token_slot[token]
-    policy = seen.requests[slot].policy if slot >= 0 else None
-    if expected is not None and policy != expected:
-        return f"followed {policy}, not {expected}"
-    if policy is None:
-        return None
-    rule = state.rules[seen.layer_index]
-    return _choice_problem(seen, token, state, policy) or _native_problem(seen, token, rule)
+    return _choice_problem(seen, token, layer_index, state, policy) or _native_problem(
+        seen, token, layer_index, state.rules[layer_index]
+    )
 
 
 def _choice_problem(
-    seen: Observation, token: int, state: StepState, policy: CompiledPolicy
+    seen: Observation, token: int, layer_index: int, state: StepState, policy: CompiledPolicy
 ) -> str | None:
     """How a token's experts and weights differ from the reference's; None if they agree."""
     weights, ids = route_token(
         policy,
         state.spec,
-        state.rules[seen.layer_index],
-        seen.router_logits[token],
-        layer_index=seen.layer_index,
-        position=int(seen.token_position[token]),
+        state.rules[layer_index],
+        seen.given.router_logits[token, layer_index],
+        layer_index=layer_index,
+        position=int(seen.chosen.position[token]),
     )
-    chosen = seen.topk_ids[token, : ids.size].tolist()
-    if chosen != ids.tolist():
-        return f"{chosen}, not {ids.tolist()}"
-    unused = np.zeros(state.spec.max_top_k - ids.size)
-    if not np.allclose(seen.topk_weights[token], [*weights, *unused], rtol=1e-5):
+    found = seen.chosen.topk_ids[token, layer_index]
+    unused = state.spec.max_top_k - ids.size
+    if found.tolist() != [*ids.tolist(), *[-1] * unused]:
+        return f"{found.tolist()}, not {ids.tolist()}"
+    expected = np.pad(weights, (0, unused))
+    if not np.allclose(seen.chosen.topk_weights[token, layer_index], expected, rtol=1e-5):
         return "wrong weights"
     return None
 
 
-def _native_problem(seen: Observation, token: int, rule: RouterRule) -> str | None:
+def _native_problem(
+    seen: Observation, token: int, layer_index: int, rule: RouterRule
+) -> str | None:
     """How vLLM's router differs from the rule that was read from it; None if they agree."""
-    native = seen.native_ids[token].tolist()
-    logits = seen.router_logits[token].copy()
+    native = seen.given.native_ids[token, layer_index].tolist()
+    logits = seen.given.router_logits[token, layer_index].copy()
     logits[native] += 1e-3  # of equal experts vLLM may choose any
     top_k = len(native)
     weights, ids = select_experts(logits, "top_k", {"top_k": top_k}, rule=rule, native_top_k=top_k)
@@ -79,7 +116,8 @@ def _native_problem(seen: Observation, token: int, rule: RouterRule) -> str | No
     # of them ln(sum(e^z)), is rounded to 8 bits. So is Phi-MoE's decision which experts
     # nearly tie, and a weight may then be any.
     tolerance = 2**-7 * (1 + np.abs(logits).max() + np.log(logits.size))
-    by_expert = dict(zip(native, seen.native_weights[token].tolist(), strict=True))
+    own_weights = seen.given.native_weights[token, layer_index].tolist()
+    by_expert = dict(zip(native, own_weights, strict=True))
     native_weights = [by_expert[expert] for expert in ids.tolist()]
     if rule.scoring != "sparsemixer" and not np.allclose(native_weights, weights, rtol=tolerance):
         return f"vLLM's router weighs {native_weights}, its rule {weights.tolist()}"

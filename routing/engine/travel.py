@@ -8,6 +8,7 @@ from typing import Any, Final
 from vllm.sampling_params import SamplingParams
 
 from routing.policy.compiled import CompiledPolicy
+from routing.state import RoutedRequest
 
 REQUEST_KEY: Final = "routing"
 
@@ -38,3 +39,12 @@ def routing_of(params: SamplingParams | None) -> RequestRouting | None:
     policy = routing["policy"]
     compiled = None if policy is None else CompiledPolicy(**policy)
     return RequestRouting(**{**routing, "policy": compiled})
+
+
+def request_of(params: SamplingParams | None, num_prompt_tokens: int) -> RoutedRequest:
+    """A request as a worker keeps it."""
+    routing = routing_of(params)
+    if routing is None:
+        return RoutedRequest(None, num_prompt_tokens)
+    include = tuple(routing.include)
+    return RoutedRequest(routing.policy, num_prompt_tokens, include, group=routing.group)

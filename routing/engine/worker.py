@@ -8,14 +8,15 @@ from __future__ import annotations
 import faulthandler
 from typing import Any
 
+import numpy as np
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from routing.engine import amx
+from routing.counts import Counts
+from routing.engine import amx, runner_v1
 from routing.engine.binding import RoutingBindError, bind_model
 from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.operator import BoundModel
-from routing.engine.runner_v1 import hook_runner
 from routing.engine.selftest import disagreements
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
@@ -45,19 +46,12 @@ class RoutingCPUWorker(CPUWorker):
                 max_experts_per_token=config["max_experts_per_token"],
                 max_num_tokens=scheduler.max_num_batched_tokens,
                 max_num_seqs=scheduler.max_num_seqs,
+                backend=config["backend"] or "cpu",
             )
         except RoutingBindError as error:
             self.problem = str(error)
             return
-        hook_runner(self.model_runner, self.bound)
-
-    def sample_tokens(self, grammar_output: Any) -> Any:
-        """Sample as vLLM does, and send the rows of requests that asked for them along."""
-        output = super().sample_tokens(grammar_output)
-        rows = self.bound.recorder.take()
-        if rows is not None:
-            output.aux_output_connector_output = rows
-        return output
+        runner_v1.hook_runner(self.model_runner, self.bound)
 
     def galton_describe(self) -> dict[str, Any]:
         """What the API process must know of this worker; or its `problem`.
@@ -78,8 +72,8 @@ class RoutingCPUWorker(CPUWorker):
 
     def galton_listen(self) -> None:
         """Start keeping what the layers do, for `galton_check`, and stop counting."""
-        self.bound.observations = []
-        self._counts = [array.copy() for array in self.bound.backend.state.counts]
+        self.bound.observations, self.bound.backend.state.observes = [], True
+        self._counts = Counts(*(array.copy() for array in self.bound.backend.counts()))
 
     def galton_check(self, policy: dict[str, Any] | None = None) -> list[str]:
         """Hold what the layers did since `galton_listen` against the reference; stop keeping it.
@@ -92,7 +86,15 @@ class RoutingCPUWorker(CPUWorker):
         expected = None
         if policy is not None:
             expected = compile_policy(parse_policy(policy, state.spec), state.spec)
-        for array, count in zip(state.counts, self._counts, strict=True):
-            array[:] = count
         observations, self.bound.observations = self.bound.observations or [], None
-        return disagreements(observations, state, expected)
+        state.observes = False
+        before, backend = self._counts, self.bound.backend
+        asked = (backend.counts().assignments > before.assignments).any(axis=1)
+        backend.set_counts(before)
+        problems = [
+            f"layer {layer} never asked its router"
+            for layer, was_asked in zip(state.spec.layers, asked, strict=True)
+            if not was_asked
+        ]
+        layer_indices = np.flatnonzero(asked).tolist()
+        return problems + disagreements(observations, state, layer_indices, expected)

@@ -18,7 +18,7 @@ class Token(NamedTuple):
     """A `reference.choice.Token`. real: mask of the lanes that are experts.
 
     allowed, forced: masks of the experts that may and must be chosen. replayed: pointer to
-    the experts that a trace holds for the token.
+    the experts that a trace holds for the token, so many that they fill columns, then -1.
     """
 
     logits: Any
@@ -30,6 +30,7 @@ class Token(NamedTuple):
     layer: Any
     position: Any
     replayed: Any
+    columns: Any
 
 
 @triton.jit

@@ -86,7 +86,8 @@ def replay(token, parameters, NATIVE_TOP_K: tl.constexpr, MAX_TOP_K: tl.constexp
     experts = tl.arange(0, token.logits.shape[0])
     place = tl.full(token.logits.shape, LAST, tl.int32)
     for j in range(MAX_TOP_K):
-        place = tl.where(experts == tl.load(token.replayed + j), j, place)
+        expert = tl.load(token.replayed + j, mask=j < token.columns, other=-1)
+        place = tl.where(experts == expert, j, place)
     return place
 
 

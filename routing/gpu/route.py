@@ -23,9 +23,12 @@ from routing.gpu.rule import (
     selection_scores,
     share,
 )
+from routing.gpu.step import slot_at, trace_experts, trace_row, trace_was_native
 from routing.policy.keys import WEIGHTS
-from routing.step import Step
+from routing.step import MEASURES, NUM_MEASURES, OBSERVED, Step
 
+_MEASURES, _OBSERVED = tl.constexpr(MEASURES), tl.constexpr(OBSERVED)
+_NUM_MEASURES = tl.constexpr(NUM_MEASURES)
 _RENORMALIZE = tl.constexpr(WEIGHTS.index("renormalize"))
 _PRESERVE_MASS = tl.constexpr(WEIGHTS.index("preserve_mass"))
 
@@ -42,8 +45,7 @@ def route(
     """Choose the experts of every token of one layer and count them.
 
     router_logits: [T, E], any float dtype. native_*: [T, K], topk_*: [T, S], float32 and
-    int32. step: tensors, of which slot_seed may be int64 with the same bits. All contiguous,
-    of one device; none is read on the host.
+    int32. step: tensors. All contiguous, of one device; none is read on the host.
     """
     num_tokens, max_top_k = topk_ids.shape
     num_experts = step.assignments.shape[1]
@@ -65,6 +67,7 @@ def route(
         MAX_TOP_K=max_top_k,
         NUM_RULE_NUMBERS=step.rule_code.shape[1],
         NUM_PARAMETERS=step.slot_parameters.shape[2],
+        NUM_OBSERVED=step.observed_ids.shape[0],
         LANES=lanes,
         COLUMNS=triton.next_power_of_2(max_top_k),
         # Every pass of the selection reduces over all lanes; in one warp that needs no barrier.
@@ -89,109 +92,134 @@ def route_kernel(
     MAX_TOP_K: tl.constexpr,
     NUM_RULE_NUMBERS: tl.constexpr,
     NUM_PARAMETERS: tl.constexpr,
+    NUM_OBSERVED: tl.constexpr,
     LANES: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     t = tl.program_id(0).to(tl.int64)
     counted = t < tl.load(step.num_tokens)
-    slot = tl.load(step.token_slot + t, mask=counted, other=-1).to(tl.int64)
     topk_weights += t * MAX_TOP_K
     topk_ids += t * MAX_TOP_K
-    native_weights += t * NATIVE_TOP_K
-    native_ids += t * NATIVE_TOP_K
-    replayed = step.token_replayed + (t * NUM_LAYERS + layer_index) * MAX_TOP_K
-    logits = router_logits + t * NUM_EXPERTS
-    if counted:
-        _count_entropy(step.router_entropy + layer_index, logits, NUM_EXPERTS, LANES)
-    if slot >= 0:
-        keeps = tl.load(step.slot_keeps_native + slot) & tl.load(step.token_was_native + t)
-        if keeps & _replays_native(replayed, native_ids, NATIVE_TOP_K, MAX_TOP_K, COLUMNS):
-            slot = tl.full((), -1, tl.int64)
-    if slot < 0:
-        ids, native = _keep_native(
-            native_weights, native_ids, topk_weights, topk_ids, NATIVE_TOP_K, MAX_TOP_K, COLUMNS
-        )
+    experts, columns = tl.arange(0, LANES), tl.arange(0, COLUMNS)
+    real, native = experts < NUM_EXPERTS, columns < NATIVE_TOP_K
+    clean = _clamp(tl.load(router_logits + t * NUM_EXPERTS + experts, mask=real, other=0))
+    own_ids = tl.load(native_ids + t * NATIVE_TOP_K + columns, mask=native, other=0)
+    own_weights = tl.load(native_weights + t * NATIVE_TOP_K + columns, mask=native, other=0)
+
+    number = tl.load(step.token_slot + t, mask=counted, other=-1).to(tl.int64)
+    slot = slot_at(step, tl.maximum(number, 0))
+    position = tl.load(step.token_position + t)
+    row = trace_row(slot, position)
+    replayed = trace_experts(slot, row, layer_index, NUM_LAYERS)
+    if (number >= 0) & (slot.keeps_native != 0):
+        recorded = tl.load(replayed + columns, mask=columns < slot.trace_top_k, other=-1)
+        changed = tl.sum((recorded != tl.where(native, own_ids, -1)).to(tl.int32))
+        if trace_was_native(slot, row) & (changed == 0):
+            number = tl.full((), -1, tl.int64)
+
+    records = tl.load(step.token_records + t, mask=counted, other=0)
+    place = tl.full((LANES,), LAST, tl.int32)
+    if number < 0:
+        own_place = tl.where(native, columns, LAST)
+        _store(topk_weights, topk_ids, own_ids, own_weights, own_place, MAX_TOP_K, COLUMNS)
         if counted:
-            _count(step, layer_index, t, ids, native, NUM_EXPERTS)
+            _count(step, layer_index, t, own_ids, native, NUM_EXPERTS)
+        if records != 0:
+            _record_choice(
+                step,
+                layer_index,
+                t,
+                own_ids,
+                own_weights,
+                own_place,
+                NUM_LAYERS,
+                MAX_TOP_K,
+                COLUMNS,
+            )
     else:
-        row = slot * NUM_LAYERS + layer_index
+        of_layer = number * NUM_LAYERS + layer_index
         code = step.rule_code + layer_index * NUM_RULE_NUMBERS
         bias = step.rule_correction_bias + layer_index * NUM_EXPERTS
-        steering = step.slot_steering + row * NUM_EXPERTS
-        token, clean = _token(
-            step, code, bias, logits, steering, replayed, layer_index, slot, t, NUM_EXPERTS, LANES
+        steering = step.slot_steering + of_layer * NUM_EXPERTS
+        layer = tl.load(step.layers + layer_index)
+        token = _token(
+            slot, layer, position, replayed, clean, real, code, bias, steering, NUM_EXPERTS, LANES
         )
-        parameters = step.slot_parameters + row * NUM_PARAMETERS
-        mode = tl.load(step.slot_mode + slot)
-        place = choose(mode, token, parameters, NATIVE_TOP_K, MAX_TOP_K)
+        parameters = step.slot_parameters + of_layer * NUM_PARAMETERS
+        place = choose(slot.mode, token, parameters, NATIVE_TOP_K, MAX_TOP_K)
         place = tl.where(place < MAX_TOP_K, place, LAST)
-        weighing = tl.load(step.slot_weights + slot)
-        weights = _weigh(token, clean, place, weighing, NUM_EXPERTS, NATIVE_TOP_K)
-        _store(topk_weights, topk_ids, weights, place, MAX_TOP_K, COLUMNS)
-        _count(step, layer_index, t, tl.arange(0, LANES), place < LAST, NUM_EXPERTS)
+        weights = _weigh(token, clean, place, slot.weights, NUM_EXPERTS, NATIVE_TOP_K)
+        _store(topk_weights, topk_ids, experts, weights, place, MAX_TOP_K, COLUMNS)
+        _count(step, layer_index, t, experts, place < LAST, NUM_EXPERTS)
+        if records != 0:
+            _record_choice(
+                step, layer_index, t, experts, weights, place, NUM_LAYERS, MAX_TOP_K, COLUMNS
+            )
+
+    if counted:
+        entropy = _entropy(clean, real)
+        tl.atomic_add(step.router_entropy + layer_index, entropy, sem="relaxed")
+        of_token = t * NUM_LAYERS + layer_index
+        if (records & _MEASURES) != 0:
+            is_own = (
+                tl.sum(((experts[:, None] == own_ids[None, :]) & native[None, :]).to(tl.int32), 1)
+                > 0
+            )
+            used = is_own
+            if number >= 0:
+                used = place < LAST
+            margin, overlap = _margin(clean, real, used, is_own, NATIVE_TOP_K)
+            measures = step.record_measures + of_token * _NUM_MEASURES
+            tl.store(measures, entropy.to(tl.float32))
+            tl.store(measures + 1, margin.to(tl.float32))
+            tl.store(measures + 2, overlap.to(tl.float32))
+        if ((records & _OBSERVED) != 0) & (t < NUM_OBSERVED):
+            tl.store(
+                step.observed_logits + of_token * NUM_EXPERTS + experts,
+                clean.to(tl.float32),
+                mask=real,
+            )
+            own = of_token * NATIVE_TOP_K + columns
+            tl.store(step.observed_ids + own, own_ids, mask=native)
+            tl.store(step.observed_weights + own, own_weights, mask=native)
 
 
 # Below, pointers are to one token's or one layer's part of an array.
 
 
 @triton.jit
-def _keep_native(
-    native_weights,
-    native_ids,
-    topk_weights,
-    topk_ids,
-    NATIVE_TOP_K: tl.constexpr,
-    MAX_TOP_K: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Copy the native choice; columns that it does not use repeat its first expert. Returns it, and
-    which of its lanes are real.
-    """
-    columns = tl.arange(0, COLUMNS)
-    native = columns < NATIVE_TOP_K
-    ids = tl.load(native_ids + columns, mask=native, other=0)
-    weights = tl.load(native_weights + columns, mask=native, other=0)
-    best = tl.sum(tl.where(columns == 0, ids, 0))
-    tl.store(topk_ids + columns, tl.where(native, ids, best), mask=columns < MAX_TOP_K)
-    tl.store(topk_weights + columns, weights, mask=columns < MAX_TOP_K)
-    return ids, native
-
-
-@triton.jit
 def _token(
-    step,
+    slot,
+    layer,
+    position,
+    replayed,
+    clean,
+    real,
     rule_code,
     correction_bias,
-    router_logits,
     steering,
-    replayed,
-    layer_index,
-    slot,
-    t,
     NUM_EXPERTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Token t, and its clean logits."""
+    """A token that follows a slot's policy."""
     experts = tl.arange(0, LANES)
-    real = experts < NUM_EXPERTS
     rule = decode_rule(rule_code, tl.load(correction_bias + experts, mask=real, other=0))
-    clean = _clamp(tl.load(router_logits + experts, mask=real, other=0))
     added = tl.zeros_like(clean)
-    if tl.load(step.slot_steered + slot):
+    if slot.is_steered != 0:
         added = tl.load(steering + experts, mask=real, other=0).to(tl.float64)
     banned, forced = added == -INFINITY, added == INFINITY
-    token = Token(
+    return Token(
         tl.where(banned | forced, clean, clean + added),
         real,
         _open_experts(rule, clean, real, banned, NUM_EXPERTS) | forced,
         forced,
         rule,
-        tl.load(step.slot_seed + slot),
-        tl.load(step.layers + layer_index),
-        tl.where(tl.load(step.slot_draws_once + slot), 0, tl.load(step.token_position + t)),
+        slot.seed,
+        layer,
+        tl.where(slot.draws_once != 0, 0, position),
         replayed,
+        slot.trace_top_k,
     )
-    return token, clean
 
 
 @triton.jit
@@ -220,21 +248,6 @@ def _weigh(token, clean, place, weighing, NUM_EXPERTS: tl.constexpr, NATIVE_TOP_
 
 
 @triton.jit
-def _replays_native(
-    replayed,
-    native_ids,
-    NATIVE_TOP_K: tl.constexpr,
-    MAX_TOP_K: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Whether what a token replays, chosen by the native router, is what it chooses now."""
-    columns = tl.arange(0, COLUMNS)
-    recorded = tl.load(replayed + columns, mask=columns < MAX_TOP_K, other=-1).to(tl.int32)
-    native = tl.load(native_ids + columns, mask=columns < NATIVE_TOP_K, other=-1)
-    return tl.sum((recorded != native).to(tl.int32)) == 0
-
-
-@triton.jit
 def _open_experts(rule, clean, real, banned, NUM_EXPERTS: tl.constexpr):
     """`reference.rule.open_experts`."""
     is_open = real & ~banned
@@ -245,18 +258,46 @@ def _open_experts(rule, clean, real, banned, NUM_EXPERTS: tl.constexpr):
 
 
 @triton.jit
-def _store(topk_weights, topk_ids, weights, place, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr):
+def _store(
+    topk_weights, topk_ids, ids, weights, place, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr
+):
     """Write a choice; columns that it does not use repeat the best expert with weight 0."""
-    experts = tl.arange(0, place.shape[0])
     chosen = place < LAST
-    used = tl.sum(chosen.to(tl.int32))
-    tl.store(topk_ids + place, experts, mask=chosen)
+    tl.store(topk_ids + place, ids, mask=chosen)
     tl.store(topk_weights + place, weights.to(tl.float32), mask=chosen)
-    columns = tl.arange(0, COLUMNS)
-    unused = (columns >= used) & (columns < MAX_TOP_K)
-    best = tl.sum(tl.where(place == 0, experts, 0))
+    unused, columns = _unused(chosen, MAX_TOP_K, COLUMNS)
+    best = tl.sum(tl.where(place == 0, ids, 0))
     tl.store(topk_ids + columns, tl.zeros_like(columns) + best, mask=unused)
     tl.store(topk_weights + columns, tl.zeros_like(columns).to(tl.float32), mask=unused)
+
+
+@triton.jit
+def _record_choice(
+    step,
+    layer_index,
+    t,
+    ids,
+    weights,
+    place,
+    NUM_LAYERS: tl.constexpr,
+    MAX_TOP_K: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Write a choice down; columns that it does not use are -1 with weight 0."""
+    chosen = place < LAST
+    start = (t * NUM_LAYERS + layer_index) * MAX_TOP_K
+    tl.store(step.record_ids + start + place, ids.to(tl.int16), mask=chosen)
+    tl.store(step.record_weights + start + place, weights.to(tl.float32), mask=chosen)
+    unused, columns = _unused(chosen, MAX_TOP_K, COLUMNS)
+    tl.store(step.record_ids + start + columns, tl.full((COLUMNS,), -1, tl.int16), mask=unused)
+    tl.store(step.record_weights + start + columns, tl.zeros((COLUMNS,), tl.float32), mask=unused)
+
+
+@triton.jit
+def _unused(chosen, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr):
+    """Mask of the columns after those of the chosen experts, and the columns."""
+    columns = tl.arange(0, COLUMNS)
+    return (columns >= tl.sum(chosen.to(tl.int32))) & (columns < MAX_TOP_K), columns
 
 
 @triton.jit
@@ -279,13 +320,20 @@ def _count(step, layer_index, t, ids, mask, NUM_EXPERTS: tl.constexpr):
 
 
 @triton.jit
-def _count_entropy(total, router_logits, NUM_EXPERTS: tl.constexpr, LANES: tl.constexpr):
-    """Add `reference.rule.entropy` of one token."""
-    experts = tl.arange(0, LANES)
-    real = experts < NUM_EXPERTS
-    clean = _clamp(tl.load(router_logits + experts, mask=real, other=0))
+def _entropy(clean, real):
+    """`reference.rule.entropy` of one token."""
     below = tl.where(real, clean - tl.max(tl.where(real, clean, LOWEST)), 0.0)
     powers = tl.where(real, tl.exp(below), 0.0)
     sum_of_powers = tl.sum(powers)
-    entropy = tl.log(sum_of_powers) - tl.sum(powers * below) / sum_of_powers
-    tl.atomic_add(total, entropy, sem="relaxed")
+    return tl.log(sum_of_powers) - tl.sum(powers * below) / sum_of_powers
+
+
+@triton.jit
+def _margin(clean, real, used, is_own, NATIVE_TOP_K: tl.constexpr):
+    """margin and overlap of `reference.rule.measures`."""
+    below = tl.where(real, clean - tl.max(tl.where(real, clean, LOWEST)), 0.0)
+    powers = tl.where(real, tl.exp(below), 0.0)
+    least_used = tl.min(tl.where(used, powers, INFINITY))
+    most_unused = tl.max(tl.where(used, 0.0, powers))
+    overlap = tl.sum((used & is_own).to(tl.int32)) / NATIVE_TOP_K
+    return (least_used - most_unused) / tl.sum(powers), overlap

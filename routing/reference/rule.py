@@ -59,6 +59,21 @@ def entropy(logits: Floats) -> float:
     return float(np.log(powers.sum()) - powers @ below / powers.sum())
 
 
+def measures(logits: Floats, ids: Ids, native_ids: Ids) -> tuple[float, float, float]:
+    """Three numbers of one token, from P = softmax(logits).
+
+    logits: [E], clean. ids: the experts used; native_ids: what the model's own router chose.
+    Returns entropy, of P in nats; margin, P of the least likely expert used minus P of the
+    most likely one not used, negative where a policy passed a better one over; overlap, the
+    share of native_ids that were used.
+    """
+    powers = np.exp(logits - logits.max())
+    p, used = powers / powers.sum(), np.zeros(logits.size, bool)
+    used[ids] = True
+    margin = p[used].min() - p[~used].max(initial=0)
+    return entropy(logits), float(margin), float(used[native_ids].mean())
+
+
 def scores(rule: RouterRule, logits: Floats) -> Floats:
     """[E] each expert's score, as the model's weights are made from it."""
     if rule.scoring == "sigmoid":

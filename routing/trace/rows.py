@@ -15,15 +15,15 @@ from routing.spec import RouterSpec
 from routing.trace.trace import Trace
 
 Rows = npt.NDArray[np.void]
-MEASURED: Final = {"stats", "tokens"}  # of `routing.policy.keys.INCLUDE`, what needs `measure`
+MEASURED: Final = {"stats", "tokens"}  # of `routing.policy.keys.INCLUDE`, what needs `measures`
 
 
 def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
     """One token: L layers, S = max_top_k slots.
 
     generated: whether the request came without it. native: whether the model's own router
-    chose. topk_ids: best first, -1 in slots not used. The last three are `measure`'s, and 0
-    where nobody asked for statistics.
+    chose. topk_ids: best first, -1 in slots not used. The last three are those of
+    `routing.reference.rule.measures`, where somebody asked for statistics.
     """
     num_layers, max_top_k = len(spec.layers), spec.max_top_k
     return np.dtype(
@@ -38,33 +38,6 @@ def row_dtype(spec: RouterSpec) -> np.dtype[np.void]:
             ("overlap", "<f4", num_layers),
         ]
     )
-
-
-def measure(
-    router_logits: npt.NDArray[np.float32],
-    topk_ids: npt.NDArray[np.int16],
-    native_ids: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Three numbers of each of N tokens at one layer, from P = softmax of the clean logits.
-
-    router_logits: [N, E]. topk_ids: [N, S] the experts used, then -1. native_ids: [N, K] what
-    the model's own router chose.
-    Returns entropy, of P in nats; margin, P of the least likely expert used minus P of the
-    most likely one not used, negative where a policy passed a better one over; overlap, the
-    share of native_ids that were used. All [N].
-    """
-    z = np.nan_to_num(router_logits.astype(np.float64), nan=-1e30, posinf=1e30, neginf=-1e30)
-    z -= z.max(axis=1, keepdims=True)
-    exponentials = np.exp(z)
-    total = exponentials.sum(axis=1, keepdims=True)
-    p = exponentials / total
-    entropy = np.log(total[:, 0]) - (p * np.maximum(z, -1e3)).sum(axis=1)
-    used = np.zeros((len(p), p.shape[1] + 1), np.bool_)  # the last column takes the -1
-    np.put_along_axis(used, topk_ids.astype(np.int64), True, axis=1)
-    used = used[:, :-1]
-    margin = np.where(used, p, np.inf).min(axis=1) - np.where(used, 0.0, p).max(axis=1)
-    overlap = np.take_along_axis(used, native_ids.astype(np.int64), axis=1).mean(axis=1)
-    return entropy, margin, overlap
 
 
 def latest(rows: Rows) -> Rows:
@@ -91,7 +64,7 @@ def trace_of(rows: Rows, spec: RouterSpec, *, weights: bool, first_position: int
 
 
 def tokens_of(rows: Rows) -> dict[str, Any]:
-    """Of each token, by position: the means over layers of two of `measure`'s numbers."""
+    """Of each token, by position: the means over layers of two of the measures."""
     means = {
         name: rows[column].mean(axis=1, dtype=np.float64).round(4).tolist()
         for name, column in (("entropy_nats", "entropy"), ("own_overlap_ratio", "overlap"))
@@ -103,7 +76,7 @@ def statistics_of(rows: Rows, spec: RouterSpec) -> dict[str, Any]:
     """Of the prompt's tokens and of the generated ones, layer by layer.
 
     `assignments` {expert: tokens} of the experts used, `distinct_experts` how many those
-    are, and the means of `measure`'s numbers.
+    are, and the means of the measures.
     """
     phases = {"prompt": rows[~rows["generated"]], "generated": rows[rows["generated"]]}
     return {

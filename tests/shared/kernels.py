@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from routing.backend import Backend, load_backend
+from routing.backend import Backend, begin_batch, load_backend
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
 from routing.reference.rule import RouterRule
@@ -108,7 +108,7 @@ def step(
     """In a step of one request, whose tokens 0 .. num_tokens-1 all follow `routing`."""
     backend = backend_of(spec, num_tokens, 1, rule or RouterRule())
     request = request_of({**routing, "scope": "all"}, num_tokens, spec)
-    backend.begin_step([request], np.array([num_tokens]), np.array([0]))
+    begin_batch(backend, [request], np.array([num_tokens]), np.array([0]))
     return backend
 
 
@@ -137,7 +137,7 @@ def draws(
     ids = np.empty((num_tokens, top_k), np.int32)
     for start in range(0, num_tokens, chunk):
         count = min(chunk, num_tokens - start)
-        backend.begin_step([request], np.array([count]), np.array([start]))
+        begin_batch(backend, [request], np.array([count]), np.array([start]))
         chosen = run(backend, rows, layer_index=layer_index, native=native)[1]
         ids[start : start + count] = chosen[:count]
     return ids

@@ -18,12 +18,13 @@ from routing.step import ARRAYS, sizes_of, zeros
 
 COLUMNS = ("reference", "cpu", "gpu")
 FILES = {"noise.py", "rule.py", "choice.py", "modes.py", "route.py"}
+OF_A_STEP = {"begin.py", "step.py", "backend.py"}
 
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_columns_hold_the_same_files(column: str) -> None:
     folder = Path(routing.__file__).parent / column
-    files = FILES if column == "reference" else {*FILES, "backend.py"}
+    files = FILES if column == "reference" else FILES | OF_A_STEP
     assert files <= {file.name for file in folder.glob("*.py")}
 
 
@@ -58,8 +59,9 @@ def test_reference_imports_no_compiler() -> None:
 
 def test_arrays_have_the_shapes_of_the_table() -> None:
     spec = RouterSpec((0, 3), 16, 4, 8)
-    step = zeros(sizes_of(spec, 32, 5))
-    assert step.token_replayed.shape == (32, 2, 8)
+    step = zeros(sizes_of(spec, 32, 5, 20))
+    assert step.record_ids.shape == (32, 2, 8)
+    assert step.observed_logits.shape == (20, 2, 16)
     assert step.slot_steering.shape == (5, 2, 16)
     assert [array.dtype for array in step] == [np.dtype(array.dtype) for array in ARRAYS]
     assert all(array.meaning for array in ARRAYS)

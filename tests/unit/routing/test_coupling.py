@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from routing.backend import begin_batch
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
 from routing.policy.seed import SeedWindows
@@ -30,7 +31,7 @@ def first_choices(logits: Floats, temperature: float, noise: str) -> Ints:
     for start in range(0, NUM_SEEDS, CHUNK):
         seeds = range(start, start + CHUNK)
         requests = [RoutedRequest(policy.with_seed(seed), num_tokens) for seed in seeds]
-        backend.begin_step(requests, np.full(CHUNK, num_tokens), np.zeros(CHUNK, int))
+        begin_batch(backend, requests, np.full(CHUNK, num_tokens), np.zeros(CHUNK, int))
         chosen.append(run(backend, rows)[1].reshape(CHUNK, num_tokens))
     return np.concatenate(chosen)
 
@@ -70,7 +71,7 @@ def test_a_batch_under_one_seed_needs_fewer_experts(mode: str) -> None:
         backend = backend_of(spec, 32, 32, RouterRule())
         asked = [{"mode": mode, "seed": seed, "noise": noise, "scope": "all"} for seed in seeds]
         requests = [request_of(routing, 0, spec) for routing in asked]
-        backend.begin_step(requests, np.ones(32, int), np.arange(32) * 10)
+        begin_batch(backend, requests, np.ones(32, int), np.arange(32) * 10)
         distinct[noise, len({*seeds})] = len({*run(backend, logits)[1].flat})
     assert distinct["request", 1] < 45
     assert distinct["token", 1] > 60

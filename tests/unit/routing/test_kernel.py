@@ -12,9 +12,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from routing.backend import begin_batch
 from routing.policy.modes import MODES
 from routing.reference.route import route_token, select_experts
-from routing.reference.rule import RouterRule, clamp, entropy
+from routing.reference.rule import RouterRule, clamp, entropy, measures
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
 from tests.shared.kernels import (
@@ -110,7 +111,7 @@ def test_rows_without_a_policy_are_stocks_own_bits_beside_sampled_ones() -> None
     sampled = request_of({"mode": "sample", "seed": 5}, 4, spec)
     stock = request_of(None, 9, spec)
     # Prefill of 3 of 9 tokens; 2 prompt and 3 generated tokens; one generated token.
-    backend.begin_step([stock, sampled, stock], np.array([3, 5, 1]), np.array([0, 2, 11]))
+    begin_batch(backend, [stock, sampled, stock], np.array([3, 5, 1]), np.array([0, 2, 11]))
     logits = np.random.default_rng(3).normal(0, 1, (12, 16)).astype(np.float32)
     weights, ids = run(backend, logits)
     stock_weights, stock_ids = native_choice(logits, 4)
@@ -143,7 +144,7 @@ def test_noise_does_not_depend_on_chunks(chunks: list[int]) -> None:
     logits = np.random.default_rng(5).normal(0, 1, (12, 16)).astype(np.float32)
     done, chosen = 0, []
     for count in chunks:
-        backend.begin_step([neighbor, request], np.array([2, count]), np.array([4, done]))
+        begin_batch(backend, [neighbor, request], np.array([2, count]), np.array([4, done]))
         rows = np.concatenate([logits[:2], logits[done : done + count]])
         chosen += run(backend, rows)[1][2:].tolist()
         done += count
@@ -157,11 +158,11 @@ def test_a_new_request_in_a_row_brings_its_own_policy() -> None:
     for routing in ({"top_k": 8}, None, {"top_k": 1}, {"mode": "sample", "seed": 1, "top_k": 2}):
         request = request_of(routing, 0, spec)
         before = assignments(backend)[0].sum()
-        backend.begin_step([request], np.array([1]), np.array([0]))
+        begin_batch(backend, [request], np.array([1]), np.array([0]))
         run(backend, np.zeros((1, 16), np.float32))
         counts.append(int(assignments(backend)[0].sum() - before))
     assert counts == [8, 4, 1, 2]
-    assert backend.state.counts.routed_tokens.tolist()[:2] == [[0, 3, 0], [0, 1, 0]]
+    assert backend.counts().routed_tokens.tolist()[:2] == [[0, 3, 0], [0, 1, 0]]
 
 
 def hostile_logits(num_tokens: int, num_experts: int, seed: int) -> Floats:
@@ -226,7 +227,7 @@ def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> 
     requests = [request_of(routing, 0, spec) for routing in asked]
     backend = backend_of(spec, each * len(asked), len(asked), rule)
     starts = np.arange(len(asked)) * 1000
-    backend.begin_step(requests, np.full(len(asked), each), starts)
+    begin_batch(backend, requests, np.full(len(asked), each), starts)
     logits = hostile_logits(each * len(asked), 16, seed=1)
     weights, ids = run(backend, logits, layer_index=1)
 
@@ -234,7 +235,7 @@ def test_kernel_equals_reference_in_one_batch_of_all_modes(rule: RouterRule) -> 
     for t, row in enumerate(logits):
         request = requests[t // each]
         assert request.policy is not None
-        position = int(backend.state.arrays.token_position[t])
+        position = int(backend.recorded(np.array([t])).position[0])
         expected_weights, expected_ids = _expected(request, row, rule, position, spec)
         used = expected_ids.size
         np.add.at(counts, ids[t, :used], 1)
@@ -262,7 +263,7 @@ def test_number_of_experts_is_free(num_experts: int, top_k: int) -> None:
     rule = RouterRule(renormalize=False)
     request = request_of({"mode": "sample", "seed": 11, "scope": "all"}, 0, spec)
     backend = backend_of(spec, 4, 1, rule)
-    backend.begin_step([request], np.array([4]), np.array([70_000]))
+    begin_batch(backend, [request], np.array([4]), np.array([70_000]))
     logits = hostile_logits(4, num_experts, seed=num_experts)
     weights, ids = run(backend, logits, layer_index=1)
     for t, row in enumerate(logits):
@@ -275,7 +276,7 @@ def test_bfloat16_logits_are_read_exactly() -> None:
     spec = spec_of(16, 4)
     request = request_of({"mode": "sample", "seed": 3, "scope": "all"}, 0, spec)
     backend = backend_of(spec, 4, 1, RouterRule())
-    backend.begin_step([request], np.array([4]), np.array([0]))
+    begin_batch(backend, [request], np.array([4]), np.array([0]))
     logits = torch.from_numpy(hostile_logits(4, 16, seed=8)).bfloat16()
     weights, ids = run(backend, logits, layer_index=0)
     same_weights, same_ids = run(backend, logits.float(), layer_index=0)
@@ -287,7 +288,7 @@ def test_counts_add_up_over_launches() -> None:
     spec = spec_of(16, 4)
     request = request_of({"mode": "uniform", "seed": 1, "scope": "all"}, 0, spec)
     backend = backend_of(spec, 4, 1, RouterRule())
-    backend.begin_step([request], np.array([4]), np.array([0]))
+    begin_batch(backend, [request], np.array([4]), np.array([0]))
     logits = hostile_logits(4, 16, seed=5)
     run(backend, logits, layer_index=0)
     once = assignments(backend).copy()
@@ -307,7 +308,7 @@ def test_what_is_counted_of_tokens_and_steps() -> None:
     active = [0, 0]
     for computed in (0, 4):  # prompts, which no policy routes; then generated tokens, and padding
         count = 4 if computed == 0 else 1
-        backend.begin_step([native, sampled], np.array([count, count]), np.array([computed] * 2))
+        begin_batch(backend, [native, sampled], np.array([count, count]), np.array([computed] * 2))
         for layer_index in range(2):
             _, ids = run(backend, logits, layer_index=layer_index)
             used = [*ids[:count, :4].flat, *ids[count : 2 * count, : 6 if computed else 4].flat]
@@ -321,6 +322,52 @@ def test_what_is_counted_of_tokens_and_steps() -> None:
     np.testing.assert_allclose(counts.router_entropy, expected, rtol=1e-9)
 
 
+def test_what_is_recorded_of_tokens_whose_request_asked() -> None:
+    spec, rule = spec_of(16, 4, 8), RULES["sigmoid, bias, groups"]
+    asked = [{"mode": "top_p", "top_p": 0.8}, None, {"mode": "sample", "top_k": 6, "seed": 5}, None]
+    requests = [request_of(routing and {**routing, "scope": "all"}, 0, spec) for routing in asked]
+    for request, include in zip(requests, (["stats"], ["stats"], ["trace"], []), strict=True):
+        request.include = tuple(include)
+    backend = backend_of(spec, 16, 4, rule)
+    logits = hostile_logits(14, 16, seed=3)  # two of padding
+    begin_batch(backend, requests, np.full(4, 3), np.full(4, 20))
+    weights, ids = run(backend, logits, layer_index=1)
+    _, native_ids = native_choice(logits, 4)
+    found = backend.recorded(np.arange(12))
+    assert found.position.tolist() == [20, 21, 22] * 4
+    assert found.slot.tolist() == [0] * 3 + [-1] * 3 + [2] * 3 + [-1] * 3
+    for t in range(12):
+        used = (ids[t] != ids[t, 0]).sum() + 1
+        recorded = found.topk_ids[t, 1].tolist()
+        if t >= 9:
+            assert recorded == [0] * 8  # nobody asked
+            continue
+        assert recorded == [*ids[t, :used].tolist(), *[-1] * (8 - used)]
+        assert found.topk_weights[t, 1, :used].tolist() == weights[t, :used].tolist()
+        assert (found.topk_weights[t, 1, used:] == 0).all()
+        expected = measures(clamp(logits[t]), ids[t, :used].astype(int), native_ids[t])
+        of_stats = expected if t < 6 else (0, 0, 0)
+        np.testing.assert_allclose(found.measures[t, 1].tolist(), of_stats, rtol=1e-5, atol=1e-7)
+
+
+def test_what_layers_are_given_is_observed_while_asked_for() -> None:
+    spec = spec_of(16, 4)
+    backend = backend_of(spec, 4, 1, RouterRule())
+    logits = hostile_logits(4, 16, seed=4)[:2]
+    for observes in (False, True):
+        backend.state.observes = observes
+        request = request_of({"mode": "sample", "seed": 5, "scope": "all"}, 0, spec)
+        begin_batch(backend, [request], np.array([2]), np.array([0]))
+        _, ids = run(backend, logits)
+        seen = backend.observed(4)
+        assert (seen.native_weights[:2, 0] != 0).all() == observes
+    native_weights, native_ids = native_choice(logits, 4)
+    assert seen.native_ids[:2, 0].tolist() == native_ids.tolist()
+    assert seen.native_weights[:2, 0].tolist() == native_weights.tolist()
+    assert seen.router_logits[:2, 0].tolist() == clamp(logits).tolist()
+    assert backend.recorded(np.arange(2)).topk_ids[:, 0].tolist() == ids.tolist()
+
+
 def test_a_token_computed_again_is_told_apart() -> None:
     spec = spec_of(16, 4)
     backend = backend_of(spec, 8, 2, RouterRule())
@@ -332,5 +379,5 @@ def test_a_token_computed_again_is_told_apart() -> None:
         ([request, other], [1, 2], [5, 0]),
         ([other, request], [1, 5], [2, 2]),
     ):
-        backend.begin_step(requests, np.array(scheduled), np.array(computed))
-    assert backend.state.counts.routed_tokens[0].tolist() == [6, 4, 4]
+        begin_batch(backend, requests, np.array(scheduled), np.array(computed))
+    assert backend.counts().routed_tokens[0].tolist() == [6, 4, 4]

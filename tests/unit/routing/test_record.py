@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from routing.reference.rule import clamp, measures
 from routing.spec import RouterSpec
 from routing.trace import Trace
 from routing.trace.report import Report
-from routing.trace.rows import Rows, latest, measure, row_dtype
+from routing.trace.rows import Rows, latest, row_dtype
 
 SPEC = RouterSpec((1, 4), 8, 2, 3)
 
@@ -34,22 +35,15 @@ def report_of(include: list[str], *chunks: Rows) -> Report:
 
 
 def test_measures_are_those_of_the_founding_example() -> None:
-    logits = np.array([[2, 1], [2, 1], [0, 0]], np.float32)
-    used = np.array([[0, -1], [1, -1], [1, 0]], np.int16)
-    entropy, margin, overlap = measure(logits, used, np.array([[0], [0], [1]], np.int32))
     p = 1 / (1 + math.exp(-1))
     nats = -p * math.log(p) - (1 - p) * math.log(1 - p)
-    assert entropy == pytest.approx([nats, nats, math.log(2)])
-    assert margin == pytest.approx([2 * p - 1, 1 - 2 * p, 0.5])
-    assert overlap.tolist() == [1, 0, 1]
-
-
-def test_measures_of_hostile_logits_are_finite() -> None:
-    specials = [1e4, -1e4, 3e38, np.inf, -np.inf, np.nan, 0, 0]
-    logits = np.array([specials, [np.nan] * 8, [-np.inf] * 8, [3e38] * 8], np.float32)
-    ids = np.tile(np.array([[0, 1]], np.int16), (4, 1))
-    for numbers in measure(logits, ids, ids.astype(np.int32)):
-        assert np.isfinite(numbers).all()
+    for logits, used, native, expected in (
+        ([2, 1], [0], [0], (nats, 2 * p - 1, 1)),
+        ([2, 1], [1], [0], (nats, 1 - 2 * p, 0)),
+        ([0, 0], [1, 0], [1], (math.log(2), 0.5, 1)),
+    ):
+        found = measures(clamp(np.array(logits)), np.array(used), np.array(native))
+        assert found == pytest.approx(expected)
 
 
 def test_later_row_of_a_token_counts() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from routing.backend import begin_batch
 from routing.policy import PolicyError, parse_policy
 from routing.policy.keys import WEIGHTS
 from routing.reference.route import select_experts
@@ -213,7 +214,7 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
     trace = replace(TRACE, topk_ids=ids, first_position=3)
     request = request_of({"mode": "replay", "trace": trace.encode_base64()}, 12, SPEC)
     backend = backend_of(SPEC, 12, 1, RouterRule())
-    backend.begin_step([request], np.array([12]), np.array([0]))
+    begin_batch(backend, [request], np.array([12]), np.array([0]))
     logits = np.random.default_rng(6).normal(0, 2, (12, 16)).astype(np.float32)
     _, found = run(backend, logits)
     _, stock = native_choice(logits, 4)
@@ -221,7 +222,7 @@ def test_tokens_that_the_trace_does_not_hold_follow_the_models_router() -> None:
         held = position in (3, 4, 6, 7)
         own = found[position, :4].tolist() == stock[position].tolist()
         assert own != held, position
-    assert backend.state.counts.routed_tokens.sum(1).tolist()[:6] == [8, 0, 0, 0, 0, 4]
+    assert backend.counts().routed_tokens.sum(1).tolist()[:6] == [8, 0, 0, 0, 0, 4]
 
 
 def test_replay_of_the_models_own_choice_keeps_its_bits_while_the_router_agrees() -> None:

@@ -15,6 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
+from routing.backend import begin_batch
 from routing.bench.gpu import our_router, torch_router
 from routing.cpu.backend import CpuBackend
 from routing.gpu.backend import GpuBackend
@@ -154,8 +155,8 @@ def test_captured_layers_follow_every_step() -> None:
         scheduled = scheduled[scheduled.cumsum() <= num_tokens]
         computed = rng.integers(0, 80, len(scheduled))
         step = [requests[i] for i in batch[: len(scheduled)]], scheduled, computed
-        ours.begin_step(*step)
-        theirs.begin_step(*step)
+        begin_batch(ours, *step)
+        begin_batch(theirs, *step)
         for i in range(num_layers):
             drawn = hostile_logits(num_tokens, num_experts, int(rng.integers(2**32)))
             for tensor, array in zip(inputs, (drawn, *native_choice(drawn, top_k)), strict=True):
