@@ -102,6 +102,36 @@ SEAMS: Final = (
         "V1 asks an auxiliary output connector, as V2 does",
     ),
     Seam(
+        "vllm.v1.worker.gpu.model_runner.GPUModelRunner.add_requests",
+        "wrapped by runner_v2",
+        "a new request's policy is written into its slot",
+        "the runner's model state can be a plugin's",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu.model_runner.GPUModelRunner.finish_requests",
+        "wrapped by runner_v2",
+        "what is kept of a request goes with it; how far a preempted one had come",
+        "the runner's model state can be a plugin's",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu.model_runner.GPUModelRunner.prepare_inputs",
+        "wrapped by runner_v2",
+        "says before the forward whose policy each token follows",
+        "the runner offers a hook before the forward",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu.model_runner.GPUModelRunner.execute_model",
+        "wrapped by runner_v2",
+        "a dummy run's tokens follow no policy and are not counted",
+        "the runner offers a hook before the forward",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu.model_runner.GPUModelRunner",
+        "its attribute aux_output_connector is set by runner_v2",
+        "recorded rows and counts leave the device with a step's tokens",
+        "a connector can be named in the configuration",
+    ),
+    Seam(
         "vllm.v1.worker.gpu_model_runner.GPUModelRunner._bookkeeping_sync",
         "wrapped by runner_v1, for sampling",
         "on CPU a seeded request whose prompt is chunked ends the engine: its generator has no "

@@ -13,7 +13,7 @@ from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from routing.counts import Counts
-from routing.engine import amx, runner_v1
+from routing.engine import amx, runner_v1, runner_v2
 from routing.engine.binding import RoutingBindError, bind_model
 from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.operator import BoundModel
@@ -51,7 +51,8 @@ class RoutingCPUWorker(CPUWorker):
         except RoutingBindError as error:
             self.problem = str(error)
             return
-        runner_v1.hook_runner(self.model_runner, self.bound)
+        runner = runner_v2 if self.use_v2_model_runner else runner_v1
+        runner.hook_runner(self.model_runner, self.bound)
 
     def galton_describe(self) -> dict[str, Any]:
         """What the API process must know of this worker; or its `problem`.
