@@ -42,5 +42,5 @@ pip install --quiet "uv==$UV_VERSION"
 .venv/bin/uv pip install --python .venv/bin/python --no-deps --editable .
 
 step 4/4 "compiling the routing kernel"
-.venv/bin/python -c "import routing.cpu.route"
+.venv/bin/python -c "import routing.cpu.backend"
 step done "try: make serve"

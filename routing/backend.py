@@ -143,8 +143,9 @@ def begin_batch(
     requests: B live ones in batch order. num_scheduled_tokens: [B] tokens of each in this step.
     num_computed_tokens: [B] absolute position of each one's first token.
     """
-    for slot, request in enumerate(requests):
-        if backend.state.slot_request[slot] is not request:
+    for slot, (request, computed) in enumerate(zip(requests, num_computed_tokens, strict=True)):
+        was_preempted = computed < request.num_routed
+        if was_preempted or backend.state.slot_request[slot] is not request:
             backend.write_slot(slot, request)
     ends = np.cumsum(num_scheduled_tokens)
     starts = ends - num_scheduled_tokens

@@ -36,7 +36,7 @@ class RoutedRequest:
     policy: None for native routing. num_prompt_tokens: tokens the request came with.
     include: what is to be recorded of its tokens, see `routing.trace.rows`; unsent: their rows
     that have not left the worker yet. group: of the tokens that follow the policy, see
-    `routing.counts`. num_routed: tokens up to the last one that was routed.
+    `routing.counts`. num_routed: how many of its tokens have been routed.
     trace: what the policy replays.
     """
 

@@ -34,7 +34,7 @@ class Slot(NamedTuple):
     keeps_native: Annotated[Any, "whether a replayed native choice keeps its weights"]
     first_position: Annotated[Any, "of the first token that follows the policy"]
     num_prompt_tokens: Annotated[Any, "that the request came with"]
-    num_routed: Annotated[Any, "tokens up to the last one that was routed; kernels raise it"]
+    num_routed: Annotated[Any, "tokens that were routed before the request was preempted"]
     native_group: Annotated[Any, "of its tokens without a policy, see `routing.counts`"]
     group: Annotated[Any, "of those that follow it"]
     records: Annotated[Any, "what is recorded of its tokens: CHOICE, MEASURES, OBSERVED, added up"]

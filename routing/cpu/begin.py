@@ -12,9 +12,7 @@ from numba import njit
 
 from routing.counts import RECOMPUTE
 from routing.cpu.step import slot_at, sources, step_at, trace_experts, trace_row
-from routing.step import Slot
 
-_NUM_ROUTED: Final = Slot._fields.index("num_routed")
 _SIGNATURE: Final = "void(int64[::1], int32[::1], int64[::1], int64)"
 
 
@@ -41,23 +39,18 @@ def _compile(checksum: int) -> Any:
         num_layers = step.layers.shape[0]
         for request in range(slots.shape[0] if checksum >= 0 else 0):
             slot = slot_at(step, slots[request])
-            num_routed = slot.num_routed
             for t in range(query_start[request], query_start[request + 1]):
                 position = positions[t]
                 follows = _follows(slot, position, num_layers)
                 group = slot.group if follows else slot.native_group
-                phase = (
-                    RECOMPUTE
-                    if position < slot.num_routed
-                    else (1 if position >= slot.num_prompt_tokens else 0)
-                )
+                phase = 1 if position >= slot.num_prompt_tokens else 0
+                if position < slot.num_routed:
+                    phase = RECOMPUTE
                 step.token_slot[t] = slots[request] if follows else -1
                 step.token_position[t] = position
                 step.token_group[t] = group
                 step.token_records[t] = slot.records
                 step.routed_tokens[group, phase] += 1
-                num_routed = max(num_routed, position + 1)
-            step.slot_numbers[slots[request], _NUM_ROUTED] = num_routed
         step.num_tokens[0] = query_start[slots.shape[0]]
         step.step_number[0] += 1
         step.num_steps[0] += 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from routing.backend import begin_batch
 from routing.engine.hooks import wrap
@@ -25,12 +27,21 @@ def hook_runner(runner: Any, bound: BoundModel) -> None:
     wrap(runner, "_bookkeeping_sync", sampling.bookkeeping)
 
 
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that has run its forward. num_drafts: [B] of its tokens that were guessed."""
+
+    output: StepOutput
+    requests: list[RoutedRequest]
+    num_drafts: npt.NDArray[np.int64]
+
+
 class _Steps:
     def __init__(self, runner: Any, bound: BoundModel, sampling: SeededSampling) -> None:
         self.runner = runner
         self.bound = bound
         self.sampling = sampling
-        self.output: StepOutput | None = None
+        self.step: _Step | None = None
 
     def model_forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `GPUModelRunner._model_forward`. A slot is a place in the batch."""
@@ -45,20 +56,26 @@ class _Steps:
         try:
             answer = original(*args, **kwargs)
             output = self.bound.output_of_step(request_ids, requests, query_start)
-            num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])
-            # A step that computes all that there is of a request samples its next token.
-            samples = np.diff(query_start) == num_tokens - num_computed
-            output.enqueue_cpu_copy(samples, np.zeros_like(num_computed))
         finally:
             backend.end_step()
-        self.output = output
+        num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])
+        num_drafts = np.maximum(np.diff(query_start) - (num_tokens - num_computed), 0)
+        self.step = _Step(output, requests, num_drafts)
         return answer
 
     def sample_tokens(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `GPUModelRunner.sample_tokens`: rows go with the step's tokens."""
         answer = original(*args, **kwargs)
-        output, self.output = self.output, None
-        if output is not None and (rows := output.process_output()) is not None:
+        step, self.step = self.step, None
+        if step is None:
+            return answer
+        num_sampled = np.array([len(token_ids) for token_ids in answer.sampled_token_ids])
+        # A request of which there is more to compute gets no token, and has no drafts yet.
+        num_rejected = np.where(num_sampled > 0, step.num_drafts - (num_sampled - 1), 0)
+        for request, rejected in zip(step.requests, num_rejected.tolist(), strict=True):
+            request.num_routed -= rejected
+        step.output.enqueue_cpu_copy(num_sampled, num_rejected)
+        if (rows := step.output.process_output()) is not None:
             answer.aux_output_connector_output = rows
         return answer
 

@@ -13,10 +13,9 @@ import triton
 import triton.language as tl
 
 from routing.counts import PHASES, RECOMPUTE
-from routing.gpu.step import NUM_NUMBERS, slot_at, trace_experts, trace_row
-from routing.step import Slot, Step
+from routing.gpu.step import slot_at, trace_experts, trace_row
+from routing.step import Step
 
-_NUM_ROUTED = tl.constexpr(Slot._fields.index("num_routed"))
 _NUM_PHASES, _RECOMPUTE = tl.constexpr(len(PHASES)), tl.constexpr(RECOMPUTE)
 BLOCK: Final = 64
 
@@ -40,7 +39,6 @@ def begin_kernel(
     number = tl.load(slots + request)
     slot = slot_at(step, number)
     start, end = tl.load(query_start + request), tl.load(query_start + request + 1)
-    num_routed = slot.num_routed
     for first in range(start, end, BLOCK):
         t = first + tl.arange(0, BLOCK)
         real = t < end
@@ -60,8 +58,6 @@ def begin_kernel(
         tl.store(step.token_records + t, records.to(tl.int32), mask=real)
         counted = step.routed_tokens + group * _NUM_PHASES + phase
         tl.atomic_add(counted, tl.full(group.shape, 1, tl.int64), mask=real, sem="relaxed")
-        num_routed = tl.maximum(num_routed, tl.max(tl.where(real, position + 1, 0)))
-    tl.store(step.slot_numbers + number * NUM_NUMBERS + _NUM_ROUTED, num_routed)
     if request == tl.num_programs(0) - 1:
         tl.store(step.num_tokens, end.to(tl.int64))
         tl.store(step.step_number, tl.load(step.step_number) + 1)

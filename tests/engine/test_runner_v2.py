@@ -21,10 +21,9 @@ from tests.shared.v2_engine import Case
 
 V1 = Case(runner="v1")
 CASES = {
-    "synchronous": Case(),
-    "a step ahead": Case(is_async=True),
-    "a step ahead, drafts": Case(is_async=True, num_drafts=2),
-    "preempted": Case(is_async=True, num_blocks=6),
+    "V1, drafts": Case(runner="v1", num_drafts=2),
+    "drafts, a step ahead": Case(is_async=True, num_drafts=2),
+    "preempted, a step ahead": Case(is_async=True, num_blocks=6),
     "dummies between": Case(with_dummies=True),
     "Triton": Case(backend="gpu", is_async=True, num_drafts=2, num_requests=6),
 }
@@ -51,14 +50,14 @@ def test_requests_are_answered_as_on_v1(name: str, on_v1: dict[str, Any], tmp_pa
     case = CASES[name]
     answer = answer_of(case, tmp_path)
     assert not on_v1["is_v2"]
-    assert answer["is_v2"]
+    assert answer["is_v2"] == (case.runner == "v2")
     assert answer["is_async"] == case.is_async
     assert (answer["accepted"] > 0) == (case.num_drafts > 0)
     assert (answer["preempted"] > 0) == (case.num_blocks is not None)
     assert answer["tokens"] == on_v1["tokens"][: case.num_requests]
     for report, expected in zip(answer["reports"], on_v1["reports"], strict=False):
         assert_same_report(report, expected)
-    if case.num_requests == len(on_v1["tokens"]) and not case.is_async:
+    if not (case.is_async or case.num_drafts):  # else some are computed in vain, and counted
         assert answer["assignments"] == on_v1["assignments"]
         assert answer["routed_tokens"] == on_v1["routed_tokens"]
 
