@@ -21,6 +21,7 @@ from vllm.entrypoints.launchers.launcher import setup_server
 from vllm.entrypoints.serve.utils.api_utils import cli_env_setup
 from vllm.exceptions import VLLMValidationError
 from vllm.logger import configure_logging_from_args
+from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.utils.system_utils import decorate_logs
 
@@ -67,6 +68,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         validate_parsed_serve_args(args)
     except (TypeError, ValueError, VLLMValidationError) as error:
         raise CannotStartError(str(error)) from None
+    _refuse_platform(settings)
     _refuse_unsupported(args)
     _set_defaults(args)
 
@@ -86,6 +88,21 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     _check_presets(args)
     _check_model(args)
     return args
+
+
+def _refuse_platform(settings: Settings) -> None:
+    """Where vLLM runs on what Galton has no kernel for, or was never seen on."""
+    if current_platform.is_cpu():
+        return
+    if not current_platform.is_cuda():
+        raise CannotStartError(
+            f"Galton routes on CPUs and NVIDIA's GPUs, vLLM runs on {current_platform.device_type}"
+        )
+    if not settings.experimental_cuda:
+        raise CannotStartError(
+            "nobody has run Galton on a GPU yet: it was tested in vLLM's GPU runner, interpreted "
+            "on a CPU. --experimental-cuda tries"
+        )
 
 
 def _refuse_unsupported(args: Namespace) -> None:

@@ -189,6 +189,12 @@ class Settings(Flags):
         "requests that name no seed share one for so long, and with it noise and experts, which "
         "makes batches cheaper; 0: each has its own (default: 0)",
     )
+    experimental_cuda: bool = flag(
+        False,
+        switch,
+        "",
+        "serve on a GPU; tested in vLLM's GPU runner, interpreted on a CPU, and not yet on a GPU",
+    )
     # Only those sums of a CPU with AMX depend on it: see `routing.engine.amx`.
     batch_invariant: bool = flag(
         False,

@@ -14,7 +14,7 @@ from vllm.platforms import current_platform
 
 from routing.backend import load_backend
 from routing.counts import Counts
-from routing.engine import operator, shared_memory
+from routing.engine import experts, operator, shared_memory
 from routing.engine.operator import BoundModel
 from routing.engine.routers import not_controllable, rule_of
 from routing.spec import RouterSpec
@@ -46,7 +46,7 @@ class PolicyRouter(BaseRouter):
         input_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         native_weights, native_ids = self.native._compute_routing(
-            hidden_states, router_logits, indices_type, input_ids=input_ids
+            hidden_states, router_logits, torch.int32, input_ids=input_ids
         )
         weights, ids = torch.ops.vllm.galton_route(
             router_logits, native_weights, native_ids, self.layer_index, self.max_top_k
@@ -66,15 +66,11 @@ def bind_model(
 
     Raises RoutingBindError where a layer cannot be controlled, or there is none.
     """
-    if not current_platform.is_cpu():
-        raise RoutingBindError(
-            f"Galton routes on CPU only so far; vLLM runs on {current_platform.device_name}"
-        )
     layers = [m for m in model.modules() if isinstance(m, MoERunner)]
     if not layers:
         raise RoutingBindError("the model has no MoE layers: there is nothing to route")
     for layer in layers:
-        if reason := _not_controllable(layer):
+        if reason := _not_controllable(layer, on_gpu=not current_platform.is_cpu()):
             raise RoutingBindError(f"layer {layer.layer_name} cannot be controlled: {reason}")
     shapes = {(m.router.global_num_experts, m.router.top_k) for m in layers}
     if len(shapes) > 1:
@@ -100,8 +96,8 @@ def bind_model(
     return bound
 
 
-def _not_controllable(layer: MoERunner) -> str | None:
+def _not_controllable(layer: MoERunner, *, on_gpu: bool) -> str | None:
     """Why this layer's routing is out of reach, or None if it is not."""
-    if layer.routed_experts.quant_method.is_monolithic:
-        return "its expert kernel routes by itself (vLLM's 'monolithic' experts)"
-    return not_controllable(layer.router)
+    method = layer.routed_experts.quant_method
+    reason = experts.not_usable_on_gpu(method) if on_gpu else experts.not_usable(method)
+    return reason or not_controllable(layer.router)

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 
 VLLM_VERSION: Final = "0.32.0"
 CONFIG_KEY: Final = "galton"
+WORKERS: Final = {
+    "cpu": "routing.engine.cpu_worker.RoutingCPUWorker",
+    "gpu": "routing.engine.gpu_worker.RoutingGPUWorker",
+}
 # Upon it, engine core and workers write their stacks to stderr.
 DUMP_SIGNAL: Final = signal.SIGUSR2
 
@@ -47,8 +51,10 @@ def engine_options(
     hash of compiled graphs: stock vLLM's cached graphs are never mistaken for Galton's.
     """
     check_version()
+    from vllm.platforms import current_platform
+
     return {
-        "worker_cls": "routing.engine.worker.RoutingCPUWorker",
+        "worker_cls": WORKERS["cpu" if current_platform.is_cpu() else "gpu"],
         "additional_config": {
             CONFIG_KEY: {
                 "max_experts_per_token": max_experts_per_token,

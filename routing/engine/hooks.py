@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,4 +19,5 @@ def wrap(owner: Any, name: str, hook: Callable[..., Any]) -> None:
         return hook(original, *args, **kwargs)
 
     wrapper.__galton__ = True  # type: ignore[attr-defined]
-    setattr(owner, name, wrapper)
+    is_static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    setattr(owner, name, staticmethod(wrapper) if is_static else wrapper)

@@ -85,9 +85,21 @@ SEAMS: Final = (
     ),
     Seam(
         "vllm.v1.worker.cpu_worker.CPUWorker",
-        "subclassed by worker, through vLLM's option worker_cls",
+        "subclassed by cpu_worker, through vLLM's option worker_cls",
         "binds the routers once the model is loaded",
         "never: this is vLLM's own extension point",
+    ),
+    Seam(
+        "vllm.v1.worker.gpu_worker.Worker",
+        "subclassed by gpu_worker, through vLLM's option worker_cls",
+        "the same on a GPU; what its warm-up counted is forgotten",
+        "never: this is vLLM's own extension point",
+    ),
+    Seam(
+        "vllm.model_executor.layers.fused_moe.modular_kernel.FusedMoEExperts.is_supported_config",
+        "wrapped by experts",
+        "on GPUs vLLM prefers kernels that route by themselves",
+        "vLLM has an option for kernels that ask a router",
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner.GPUModelRunner._model_forward",

@@ -1,19 +1,18 @@
-"""vLLM's worker, with bound routers, and what it answers over vLLM's `collective_rpc`.
+"""What vLLM's workers have in addition: bound routers, and answers to vLLM's `collective_rpc`.
 
-Chosen by vLLM's own `worker_cls` option.
+`routing.engine.cpu_worker` and `gpu_worker` are chosen by vLLM's own `worker_cls` option.
 """
 
 from __future__ import annotations
 
 import faulthandler
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
-from vllm.v1.worker.cpu_worker import CPUWorker
 
 from routing.counts import Counts
-from routing.engine import amx, runner_v1, runner_v2
+from routing.engine import runner_v1, runner_v2
 from routing.engine.binding import RoutingBindError, bind_model
 from routing.engine.config import DUMP_SIGNAL, config_of
 from routing.engine.operator import BoundModel
@@ -21,11 +20,18 @@ from routing.engine.selftest import disagreements
 from routing.policy import parse_policy
 from routing.policy.compiled import compile_policy
 
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
-class RoutingCPUWorker(CPUWorker):
-    """Binds the routers after loading."""
 
+class RoutingWorker:
+    """Before one of vLLM's workers: binds the routers after loading. backend: of that device."""
+
+    backend: str
     bound: BoundModel
+    vllm_config: VllmConfig
+    model_runner: Any
+    use_v2_model_runner: bool
     problem: str | None = None
 
     def load_model(self, **kwargs: Any) -> None:
@@ -37,8 +43,11 @@ class RoutingCPUWorker(CPUWorker):
         faulthandler.register(DUMP_SIGNAL)
         config = config_of(self.vllm_config)
         assert config is not None, "the engine was not started with engine_options()"
-        amx.prepare(batch_invariant=config["batch_invariant"])
-        super().load_model(**kwargs)
+        self.before_loading(config)
+        super().load_model(**kwargs)  # type: ignore[misc]
+        if self.backend == "gpu" and not self.use_v2_model_runner:
+            self.problem = "vLLM's model runner V1 is not supported on GPUs: use V2"
+            return
         scheduler = self.vllm_config.scheduler_config
         try:
             self.bound = bind_model(
@@ -46,13 +55,16 @@ class RoutingCPUWorker(CPUWorker):
                 max_experts_per_token=config["max_experts_per_token"],
                 max_num_tokens=scheduler.max_num_batched_tokens,
                 max_num_seqs=scheduler.max_num_seqs,
-                backend=config["backend"] or "cpu",
+                backend=config["backend"] or self.backend,
             )
         except RoutingBindError as error:
             self.problem = str(error)
             return
         runner = runner_v2 if self.use_v2_model_runner else runner_v1
         runner.hook_runner(self.model_runner, self.bound)
+
+    def before_loading(self, config: dict[str, Any]) -> None:
+        """What the device needs. config: Galton's part of the engine's."""
 
     def galton_describe(self) -> dict[str, Any]:
         """What the API process must know of this worker; or its `problem`.

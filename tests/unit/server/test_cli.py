@@ -12,6 +12,8 @@ import warnings
 from contextlib import redirect_stderr
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -170,6 +172,25 @@ def test_missing_model_is_one_line() -> None:
 )
 def test_what_is_not_routed_correctly_yet_is_refused(flag: str) -> None:
     assert f"{flag.partition('=')[0]} is not supported by Galton yet" in failed_start(flag)
+
+
+def test_a_gpu_is_tried_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    from server import launch
+
+    def platform(name: str) -> Any:
+        return SimpleNamespace(
+            device_type=name, is_cpu=lambda: name == "cpu", is_cuda=lambda: name == "cuda"
+        )
+
+    monkeypatch.setattr(launch, "current_platform", platform("cuda"))
+    launch._refuse_platform(Settings(experimental_cuda=True))
+    with pytest.raises(CannotStartError, match="--experimental-cuda tries"):
+        launch._refuse_platform(Settings())
+    monkeypatch.setattr(launch, "current_platform", platform("xpu"))
+    with pytest.raises(CannotStartError, match="vLLM runs on xpu"):
+        launch._refuse_platform(Settings(experimental_cuda=True))
+    monkeypatch.setattr(launch, "current_platform", platform("cpu"))
+    launch._refuse_platform(Settings())
 
 
 @pytest.mark.parametrize(
