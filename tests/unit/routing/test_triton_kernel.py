@@ -12,7 +12,9 @@ import torch
 ON_GPU = torch.cuda.is_available()
 
 # The interpreter accepts what the compiler refuses, and a machine without a GPU can compile.
-COMPILE = """
+COMPILE = r"""
+import itertools, re, subprocess, tempfile
+from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -20,6 +22,8 @@ from routing.gpu.begin import begin_kernel
 from routing.gpu.route import route_kernel
 from routing.step import ARRAYS, Step
 
+CAPABILITIES = (80, 89, 90, 100, 120)  # A100, L4 and 4090, H100, B200, 5090
+DISASSEMBLER = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/cuobjdump"))
 kinds = {"int64": "*i64", "int32": "*i32", "int16": "*i16", "uint64": "*u64", "bool": "*i1",
          "float64": "*fp64", "float32": "*fp32"}
 signature = {"router_logits": "*fp32", "native_weights": "*fp32", "native_ids": "*i32",
@@ -28,15 +32,19 @@ signature = {"router_logits": "*fp32", "native_weights": "*fp32", "native_ids": 
              "step": Step(*(kinds[array.dtype] for array in ARRAYS))}
 sizes = dict(NUM_LAYERS=4, NUM_EXPERTS=60, NATIVE_TOP_K=4, MAX_TOP_K=6, NUM_RULE_NUMBERS=6,
              NUM_PARAMETERS=4, NUM_OBSERVED=64, LANES=64, COLUMNS=8, BLOCK=64)
-for kernel in (route_kernel, begin_kernel):
+for kernel, capability in itertools.product((route_kernel, begin_kernel), CAPABILITIES):
     of_kernel = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
     constants = {name: size for name, size in sizes.items() if name in kernel.arg_names}
     compiled = triton.compile(
         ASTSource(kernel, of_kernel, constants),
-        target=GPUTarget("cuda", 90, 32),
+        target=GPUTarget("cuda", capability, 32),
         options={"num_warps": 1, "enable_fp_fusion": False},
     )
-    print(len(compiled.asm["cubin"]))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = subprocess.check_output([DISASSEMBLER, "-res-usage", file.name], text=True)
+    print(capability, *re.findall(r"STACK:(\d+) .*LOCAL:(\d+)", usage)[0])
 """
 
 
@@ -58,10 +66,13 @@ def test_kernel_equals_reference() -> None:
     assert cases.returncode == 0, cases.stdout + cases.stderr
 
 
-def test_kernel_compiles_for_a_gpu(tmp_path: os.PathLike[str]) -> None:
+def test_kernels_compile_for_gpus(tmp_path: os.PathLike[str]) -> None:
     compiled = _python("-c", COMPILE, TRITON_CACHE_DIR=str(tmp_path))
     assert compiled.returncode == 0, compiled.stderr
-    assert all(int(size) > 0 for size in compiled.stdout.split())
+    # By architecture, bytes of the stack and of local memory: nothing is spilled.
+    lines = compiled.stdout.splitlines()
+    assert len(lines) == 10
+    assert all(line.endswith(" 0 0") for line in lines), lines
 
 
 @pytest.mark.skipif(ON_GPU, reason="needs a machine without a GPU")

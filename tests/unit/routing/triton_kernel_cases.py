@@ -147,6 +147,7 @@ def test_captured_layers_follow_every_step() -> None:
         ]
 
     routed, replay = _captured(layers)
+    places = [tensor.data_ptr() for tensor in ours.step]
     rng = np.random.default_rng(0)
     adjacent = 0
     for _ in range(num_steps):
@@ -171,6 +172,8 @@ def test_captured_layers_follow_every_step() -> None:
             torch.testing.assert_close(
                 weights.cpu()[same], expected_weights[same], rtol=1e-5, atol=1e-37
             )
+    # What a graph has captured must stay where it is.
+    assert [tensor.data_ptr() for tensor in ours.step] == places
     assert adjacent <= (MOST_ADJACENT if DEVICE == "cuda" else 0)
     moved = np.abs(assignments(ours) - assignments(theirs)).sum()
     assert moved <= 2 * spec.max_top_k * adjacent
