@@ -72,8 +72,8 @@ class _Steps:
         num_sampled = np.array([len(token_ids) for token_ids in answer.sampled_token_ids])
         # A request of which there is more to compute gets no token, and has no drafts yet.
         num_rejected = np.where(num_sampled > 0, step.num_drafts - (num_sampled - 1), 0)
-        for request, rejected in zip(step.requests, num_rejected.tolist(), strict=True):
-            request.num_routed -= rejected
+        for place in np.flatnonzero(num_rejected):
+            step.requests[place].num_routed -= int(num_rejected[place])
         step.output.enqueue_cpu_copy(num_sampled, num_rejected)
         if (rows := step.output.process_output()) is not None:
             answer.aux_output_connector_output = rows

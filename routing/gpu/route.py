@@ -161,10 +161,7 @@ def route_kernel(
         tl.atomic_add(step.router_entropy + layer_index, entropy, sem="relaxed")
         of_token = t * NUM_LAYERS + layer_index
         if (records & _MEASURES) != 0:
-            is_own = (
-                tl.sum(((experts[:, None] == own_ids[None, :]) & native[None, :]).to(tl.int32), 1)
-                > 0
-            )
+            is_own = _is_among(experts, own_ids, native)
             used = is_own
             if number >= 0:
                 used = place < LAST
@@ -174,11 +171,8 @@ def route_kernel(
             tl.store(measures + 1, margin.to(tl.float32))
             tl.store(measures + 2, overlap.to(tl.float32))
         if ((records & _OBSERVED) != 0) & (t < NUM_OBSERVED):
-            tl.store(
-                step.observed_logits + of_token * NUM_EXPERTS + experts,
-                clean.to(tl.float32),
-                mask=real,
-            )
+            logits = step.observed_logits + of_token * NUM_EXPERTS
+            tl.store(logits + experts, clean.to(tl.float32), mask=real)
             own = of_token * NATIVE_TOP_K + columns
             tl.store(step.observed_ids + own, own_ids, mask=native)
             tl.store(step.observed_weights + own, own_weights, mask=native)
@@ -326,6 +320,13 @@ def _entropy(clean, real):
     powers = tl.where(real, tl.exp(below), 0.0)
     sum_of_powers = tl.sum(powers)
     return tl.log(sum_of_powers) - tl.sum(powers * below) / sum_of_powers
+
+
+@triton.jit
+def _is_among(experts, ids, mask):
+    """Mask of the experts that are among ids."""
+    same = (experts[:, None] == ids[None, :]) & mask[None, :]
+    return tl.sum(same.to(tl.int32), 1) > 0
 
 
 @triton.jit
