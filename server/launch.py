@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import uvicorn
+from uvicorn.lifespan.off import LifespanOff
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher
 from vllm.entrypoints.launchers.api_server.entry import run_server_worker
@@ -209,8 +211,15 @@ async def run_server(args: Namespace, **uvicorn_options: Any) -> None:
     # As it ends, vLLM asks of every process of the machine whether it has the port, the ones that
     # it has just killed among them, and ends in an error if one is gone meanwhile.
     launcher.find_process_using_port = lambda port: None
+    let_servers_end_before_they_begin()
     address, listening = setup_server(args, reuse_port=False)
     await run_server_worker(address, listening, args, **uvicorn_options)
+
+
+def let_servers_end_before_they_begin() -> None:
+    """Ctrl-C between the making of uvicorn's server and its start ended in an AttributeError."""
+    launcher.NoSignalServer.servers = []
+    launcher.NoSignalServer.lifespan = LifespanOff(uvicorn.Config(""))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.metadata
 import io
 import json
@@ -198,6 +199,20 @@ def test_a_gpu_is_tried_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_missing_file_is_one_line(flag: str) -> None:
     assert failed_start(f"{flag}=./nowhere") == f"galton: {flag}: there is no file ./nowhere"
+
+
+def test_a_server_can_end_before_it_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    import uvicorn
+    from vllm.entrypoints.launchers import launcher
+
+    from server.launch import let_servers_end_before_they_begin
+
+    server = type("Server", (launcher.NoSignalServer,), {})
+    monkeypatch.setattr(launcher, "NoSignalServer", server)
+    with pytest.raises(AttributeError):
+        asyncio.run(server(uvicorn.Config("")).shutdown())  # or it is no longer needed
+    let_servers_end_before_they_begin()
+    asyncio.run(server(uvicorn.Config("")).shutdown())
 
 
 def test_missing_chat_template_is_one_line() -> None:
