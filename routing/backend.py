@@ -126,6 +126,14 @@ class Backend(Protocol):
         """Count on from these."""
 
 
+def on_host(array: Array, *, waits: bool = True) -> npt.NDArray[Any]:
+    """A backend's array as NumPy's. waits: until it is there; else a stream may still fill it."""
+    if isinstance(array, np.ndarray):
+        return array
+    copied: npt.NDArray[Any] = array.to("cpu", non_blocking=not waits).numpy()
+    return copied
+
+
 def load_backend(name: str) -> type[Backend]:
     """The class of one of `BACKENDS`."""
     backend: type[Backend] = resolve_name(BACKENDS[name])
@@ -143,7 +151,8 @@ def begin_batch(
     requests: B live ones in batch order. num_scheduled_tokens: [B] tokens of each in this step.
     num_computed_tokens: [B] absolute position of each one's first token.
     """
-    for slot, (request, computed) in enumerate(zip(requests, num_computed_tokens, strict=True)):
+    computed_tokens = num_computed_tokens.tolist()
+    for slot, (request, computed) in enumerate(zip(requests, computed_tokens, strict=True)):
         was_preempted = computed < request.num_routed
         if was_preempted or backend.state.slot_request[slot] is not request:
             backend.write_slot(slot, request)
@@ -153,5 +162,7 @@ def begin_batch(
     backend.begin_step(
         np.arange(len(requests)), np.concatenate([[0], ends]).astype(np.int32), positions
     )
-    for request, end in zip(requests, num_computed_tokens + num_scheduled_tokens, strict=True):
-        request.num_routed = max(request.num_routed, int(end))
+    for request, end in zip(
+        requests, (num_computed_tokens + num_scheduled_tokens).tolist(), strict=True
+    ):
+        request.num_routed = max(request.num_routed, end)

@@ -47,7 +47,7 @@ def engine_options(
     must not depend on what else is in the batch, at the price of slower sums where that is needed.
     backend: one of `routing.backend.BACKENDS`; None: that of vLLM's platform.
     Raises UnsupportedVersionError where another vLLM is installed than this was written for.
-    Both ride in vLLM's `additional_config`, which reaches every process and is part of the
+    All ride in vLLM's `additional_config`, which reaches every process and is part of the
     hash of compiled graphs: stock vLLM's cached graphs are never mistaken for Galton's.
     """
     check_version()

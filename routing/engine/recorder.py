@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routing.backend import Backend, Recorded
+from routing.backend import Backend, Recorded, on_host
 from routing.state import RoutedRequest
 from routing.trace.rows import Rows, row_dtype
 
@@ -64,9 +64,9 @@ class StepOutput:
         """
         self._num_sampled, self._num_rejected = num_sampled, num_rejected
         if self._counted is not None:
-            self._counted = on_host(self._counted)
+            self._counted = on_host(self._counted, waits=False)
         if self._recorded is not None:
-            self._recorded = Recorded(*map(on_host, self._recorded))
+            self._recorded = Recorded(*(on_host(a, waits=False) for a in self._recorded))
 
     def process_output(self) -> dict[str, npt.NDArray[np.uint8]] | None:
         """By request id, [N, bytes of a row] what has not been sent yet of those that got a token.
@@ -87,14 +87,6 @@ class StepOutput:
                 taken[part.request_id] = unsent.view(np.uint8).reshape(len(unsent), -1)
                 request.unsent.clear()
         return taken or None
-
-
-def on_host(array: Any) -> npt.NDArray[Any]:
-    """NumPy's array of a tensor, which a stream may still be filling."""
-    if isinstance(array, np.ndarray):
-        return array
-    copied: npt.NDArray[Any] = array.to("cpu", non_blocking=True).numpy()
-    return copied
 
 
 def _rows(recorded: Recorded, backend: Backend) -> Rows:

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from routing.backend import Backend, Observed, Recorded
+from routing.backend import Backend, Observed, Recorded, on_host
 from routing.policy.compiled import CompiledPolicy
 from routing.reference.route import route_token, select_experts
 from routing.reference.rule import RouterRule
@@ -28,8 +27,7 @@ class Observation(NamedTuple):
         """Of the step of so many tokens that the backend is in."""
         given = backend.observed(num_tokens)
         chosen = backend.recorded(np.arange(len(given.router_logits)))
-        chosen = Recorded(*(np.asarray(torch.as_tensor(array).cpu()) for array in chosen))
-        return cls(given, chosen, backend.state.slot_request.copy())
+        return cls(given, Recorded(*map(on_host, chosen)), backend.state.slot_request.copy())
 
     def policy_of(self, token: int) -> CompiledPolicy | None:
         """The one that a token followed."""

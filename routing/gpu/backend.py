@@ -141,9 +141,10 @@ class GpuBackend:
 
     def set_counts(self, counts: Counts) -> None:
         """See `Backend`."""
-        for name in COUNTED:
-            getattr(self.step, name).copy_(torch.from_numpy(getattr(counts, name)))
-        self.counts()
+        for name, count in counts._asdict().items():
+            getattr(self.state.counts, name)[...] = count
+            if name in COUNTED:
+                getattr(self.step, name).copy_(torch.from_numpy(count))
 
 
 def _views(memory: torch.Tensor, counts: Counts) -> dict[str, torch.Tensor]:

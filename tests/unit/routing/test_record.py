@@ -46,6 +46,13 @@ def test_measures_are_those_of_the_founding_example() -> None:
         assert found == pytest.approx(expected)
 
 
+def test_measures_of_hostile_logits_are_finite() -> None:
+    specials = [1e4, -1e4, 3e38, np.inf, -np.inf, np.nan, 0, 0]
+    ids = np.array([0, 1])
+    for logits in (specials, [np.nan] * 8, [-np.inf] * 8, [3e38] * 8):
+        assert np.isfinite(measures(clamp(np.array(logits, np.float32)), ids, ids)).all()
+
+
 def test_later_row_of_a_token_counts() -> None:
     rows = rows_of([0, 1, 2, 1, 2, 3], [[i, 7, -1] for i in range(6)])
     assert latest(rows)["topk_ids"][:, 0, 0].tolist() == [0, 3, 4, 5]
