@@ -49,7 +49,7 @@ serve: setup
 
 # Two lanes, as long as each other: the tests on servers, one engine after another; and all that needs
 # none, in the time that engines leave (`nice`), then the rest of the servers.
-REST := $(addprefix tests/engine/test_,families.py known_attacks.py reports.py runner_v2.py tune.py)
+REST := $(addprefix tests/engine/test_,families.py known_attacks.py reports.py runner_v2.py server_v2.py tune.py)
 test: setup
 	@$(MAKE) --no-print-directory --jobs=3 --keep-going servers rest lint
 
