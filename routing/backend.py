@@ -89,13 +89,15 @@ class Backend(Protocol):
         native_weights: torch.Tensor,
         native_ids: torch.Tensor,
         layer_index: int,
+        num_columns: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Choose the experts of every token of one layer and count them.
 
         router_logits: [T, E], any float dtype; padding after the step's tokens is routed
         natively and not counted. native_weights, native_ids: [T, K] float32, int32, what the
-        model's own router chose. layer_index: among the spec's layers.
-        Returns topk_weights and topk_ids, [T, max_top_k]. Columns that a token does not use
+        model's own router chose. layer_index: among the spec's layers. num_columns: as many as a
+        token of the step has experts, or more: see `StepState.slot_columns`.
+        Returns topk_weights and topk_ids, [T, num_columns]. Columns that a token does not use
         repeat its best expert with weight 0: no further expert is read from memory for them.
         """
         ...

@@ -59,6 +59,17 @@ class RoutedRequest:
             return 0
         return CHOICE | (MEASURES if MEASURED & {*self.include} else 0)
 
+    def num_columns(self, spec: RouterSpec) -> int:
+        """For the experts of any of its tokens."""
+        policy = self.policy
+        if policy is None:
+            return spec.top_k
+        if self.trace is not None:  # where it holds nothing the model's own router chooses
+            most = min(self.trace.topk_ids.shape[2], spec.max_top_k)
+        else:
+            most = policy.most_experts()
+        return most if policy.routes_prompt and self.trace is None else max(most, spec.top_k)
+
     def first_position(self) -> int:
         """Of its first token that follows the policy."""
         if self.policy is None:
@@ -88,6 +99,7 @@ class StepState:
     arrays: Step = field(init=False)
     counts: Counts = field(init=False)
     slot_request: list[RoutedRequest | None] = field(init=False)
+    slot_columns: npt.NDArray[np.int64] = field(init=False)
     observes: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -103,11 +115,13 @@ class StepState:
             self.arrays.rule_code[layer_index] = encode_rule(rule)
             self.arrays.rule_correction_bias[layer_index] = rule.correction_bias or 0
         self.slot_request = [None] * self.max_num_seqs
+        self.slot_columns = np.full(self.max_num_seqs, self.spec.top_k)
 
     def write_slot(self, slot: int, request: RoutedRequest) -> None:
         """Have a slot stand for a request."""
         policy, arrays = request.policy, self.arrays
         self.slot_request[slot] = request
+        self.slot_columns[slot] = request.num_columns(self.spec)
         numbers = _NATIVE._replace(
             first_position=request.first_position(),
             num_prompt_tokens=request.num_prompt_tokens,

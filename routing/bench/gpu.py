@@ -48,7 +48,7 @@ def our_router(logits: torch.Tensor, mode: str, top_k: int) -> Router:
     request = RoutedRequest(compile_policy(policy, spec), 0)
     begin_batch(backend, [request], np.array([num_tokens]), np.array([0]))
     native_weights, native_ids = torch_router(logits, top_k)
-    return partial(backend.route, logits, native_weights, native_ids, 0)
+    return partial(backend.route, logits, native_weights, native_ids, 0, top_k)
 
 
 def _microseconds(call: Router) -> Callable[[], float]:

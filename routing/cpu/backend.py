@@ -32,7 +32,6 @@ class CpuBackend:
         memory: Memory | None = None,
     ) -> None:
         self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, max_num_tokens, memory)
-        self._max_top_k = spec.max_top_k
         self._table = table_of(self.state.arrays, self.state.sizes)
         self.step_table: int = self._table.ctypes.data
 
@@ -51,11 +50,12 @@ class CpuBackend:
         native_weights: torch.Tensor,
         native_ids: torch.Tensor,
         layer_index: int,
+        num_columns: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Backend`."""
         num_tokens, native_top_k = native_ids.shape
-        topk_weights = native_weights.new_empty((num_tokens, self._max_top_k))
-        topk_ids = native_ids.new_empty((num_tokens, self._max_top_k))
+        topk_weights = native_weights.new_empty((num_tokens, num_columns))
+        topk_ids = native_ids.new_empty((num_tokens, num_columns))
         logits = router_logits.contiguous()
         if logits.dtype not in (torch.float32, torch.bfloat16):
             logits = logits.float()
@@ -73,7 +73,7 @@ class CpuBackend:
             topk_ids.data_ptr(),
             num_tokens,
             native_top_k,
-            self._max_top_k,
+            num_columns,
             layer_index,
             self.step_table,
         )

@@ -45,7 +45,7 @@ _PRESERVE_MASS: Final = WEIGHTS.index("preserve_mass")
 
 
 class _Layer(NamedTuple):
-    """One call's arrays. T tokens, E experts, K native experts, S >= K columns.
+    """One call's arrays. T tokens, E experts, K native experts, S columns.
 
     logits_32, logits_16: [T, E] the same memory, as float32 and as the bits of bfloat16.
     native_weights, native_ids: [T, K]; topk_weights, topk_ids: [T, S], float32 and int32.
@@ -75,14 +75,14 @@ class _Room(NamedTuple):
 @njit(inline="always", error_model="numpy")
 def _layer_at(logits, native_weights, native_ids, topk_weights, topk_ids, num_tokens, sizes):
     """A `_Layer` from addresses; sizes: (E, K, S)."""
-    num_experts, native_top_k, max_top_k = sizes
+    num_experts, native_top_k, num_columns = sizes
     return _Layer(
         carray(pointer(logits), (num_tokens, num_experts), np.float32),
         carray(pointer(logits), (num_tokens, num_experts), np.uint16),
         carray(pointer(native_weights), (num_tokens, native_top_k), np.float32),
         carray(pointer(native_ids), (num_tokens, native_top_k), np.int32),
-        carray(pointer(topk_weights), (num_tokens, max_top_k), np.float32),
-        carray(pointer(topk_ids), (num_tokens, max_top_k), np.int32),
+        carray(pointer(topk_weights), (num_tokens, num_columns), np.float32),
+        carray(pointer(topk_ids), (num_tokens, num_columns), np.int32),
     )
 
 
@@ -188,12 +188,12 @@ def _slot_of(step, layer, layer_index, token):
 
 @njit(inline="always", error_model="numpy")
 def _keep_native(layer, token):
-    """Copy the native choice; how many experts it has."""
-    native_top_k = layer.native_ids.shape[1]
-    for j in range(native_top_k):
+    """Copy the native choice; how many experts it has. Of padding there may be no room for all."""
+    used = min(layer.native_ids.shape[1], layer.topk_ids.shape[1])
+    for j in range(used):
         layer.topk_weights[token, j] = layer.native_weights[token, j]
         layer.topk_ids[token, j] = layer.native_ids[token, j]
-    return native_top_k
+    return used
 
 
 @njit(inline="always", error_model="numpy")
@@ -273,7 +273,7 @@ def _count(step, layer_index, ids, group):
 def _record(step, layer, room, layer_index, t, used, entropy):
     """Write down what token t was given and what it chose."""
     records, native_ids = step.token_records[t], layer.native_ids[t]
-    for j in range(layer.topk_ids.shape[1]):
+    for j in range(step.record_ids.shape[2]):
         is_used = j < used
         step.record_ids[t, layer_index, j] = layer.topk_ids[t, j] if is_used else -1
         step.record_weights[t, layer_index, j] = layer.topk_weights[t, j] if is_used else 0.0
@@ -306,7 +306,7 @@ def _compile(checksum: int) -> Any:
         topk_ids,
         num_tokens,
         native_top_k,
-        max_top_k,
+        num_columns,
         layer_index,
         step_table,
     ):
@@ -319,7 +319,7 @@ def _compile(checksum: int) -> Any:
         step = step_at(step_table)
         num_experts = step.assignments.shape[1]
         counted = step.num_tokens[0] if checksum >= 0 else 0
-        sizes = (num_experts, native_top_k, max_top_k)
+        sizes = (num_experts, native_top_k, num_columns)
         layer = _layer_at(
             router_logits, native_weights, native_ids, topk_weights, topk_ids, num_tokens, sizes
         )

@@ -27,11 +27,12 @@ class RoutingBindError(RuntimeError):
 class PolicyRouter(BaseRouter):
     """Stands in a layer where vLLM's router stood, and asks it first."""
 
-    def __init__(self, native: BaseRouter, layer_index: int, max_top_k: int) -> None:
+    def __init__(self, native: BaseRouter, layer_index: int, bound: BoundModel) -> None:
         super().__init__(native.top_k, native.global_num_experts, native.eplb_state)
         self.native = native
         self.layer_index = layer_index
-        self.max_top_k = max_top_k
+        self.bound = bound
+        self.max_top_k = bound.backend.state.spec.max_top_k
 
     @property
     def routing_method_type(self) -> RoutingMethodType:
@@ -48,8 +49,10 @@ class PolicyRouter(BaseRouter):
         native_weights, native_ids = self.native._compute_routing(
             hidden_states, router_logits, torch.int32, input_ids=input_ids
         )
+        # A compiled graph serves every step.
+        num_columns = self.max_top_k if torch.compiler.is_compiling() else self.bound.num_columns
         weights, ids = torch.ops.vllm.galton_route(
-            router_logits, native_weights, native_ids, self.layer_index, self.max_top_k
+            router_logits, native_weights, native_ids, self.layer_index, num_columns
         )
         return weights, ids
 
@@ -92,7 +95,7 @@ def bind_model(
     bound = BoundModel(routers, path)
     operator.serve(bound)
     for layer_index, layer in enumerate(layers):
-        layer.router = PolicyRouter(layer.router, layer_index, max_top_k)
+        layer.router = PolicyRouter(layer.router, layer_index, bound)
     return bound
 
 

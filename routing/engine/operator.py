@@ -6,7 +6,7 @@ It is opaque to torch.compile: Dynamo would otherwise bake one step's policies i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from vllm.utils.torch_utils import direct_register_custom_op
@@ -24,11 +24,27 @@ class BoundModel:
     counts_path: where other processes find the backend's counts, see
     `routing.engine.shared_memory`.
     observations: what the layers did in each step; None while no self-test runs.
+    num_columns: for the experts of each token of this step, where no graph fixes it.
     """
 
     backend: Backend
     counts_path: str
     observations: list[Observation] | None = None
+    num_columns: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.end_step()
+
+    def fit(self, slots: Ints) -> None:
+        """Before the forward of these requests' step: it is as wide as the widest of them."""
+        self.num_columns = int(self.backend.state.slot_columns[slots].max())
+
+    def end_step(self) -> None:
+        """Until the next step every token is native, and there is room for any: so runs warm up,
+        and graphs are captured.
+        """
+        self.num_columns = self.backend.state.spec.max_top_k
+        self.backend.end_step()
 
     def output_of_step(
         self, request_ids: Sequence[str], requests: Sequence[RoutedRequest], query_start: Ints
@@ -54,11 +70,11 @@ def _galton_route(
     native_weights: torch.Tensor,
     native_ids: torch.Tensor,
     layer_index: int,
-    max_top_k: int,
+    num_columns: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     bound = _bound
     assert bound is not None, "the routing operator ran before a model was bound"
-    return bound.backend.route(router_logits, native_weights, native_ids, layer_index)
+    return bound.backend.route(router_logits, native_weights, native_ids, layer_index, num_columns)
 
 
 def _galton_route_fake(
@@ -66,9 +82,9 @@ def _galton_route_fake(
     native_weights: torch.Tensor,
     native_ids: torch.Tensor,
     layer_index: int,
-    max_top_k: int,
+    num_columns: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (native_ids.shape[0], max_top_k)
+    shape = (native_ids.shape[0], num_columns)
     return native_weights.new_empty(shape), native_ids.new_empty(shape)
 
 

@@ -62,12 +62,13 @@ class _Steps:
         query_start = batch.query_start_loc[: batch.num_reqs + 1]
         positions = self.runner.input_buffers.positions
         self.bound.backend.begin_step(batch.idx_mapping, query_start, positions)
+        self.bound.fit(batch.idx_mapping_np)
         return batch
 
     def execute_model(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `GPUModelRunner.execute_model`: a dummy's tokens are native, uncounted."""
         if kwargs.get("dummy_run"):
-            self.bound.backend.end_step()
+            self.bound.end_step()
         return original(*args, **kwargs)
 
     def begin_step(self, metadata: Any) -> None:

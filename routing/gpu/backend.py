@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import COUNTED, RoutedRequest, StepState
 from routing.step import Slot, Step
+
+if TYPE_CHECKING:
+    from routing.backend import Array
 
 MAX_OBSERVED: Final = 64
 TRACE: Final = [Slot._fields.index(name) for name in ("trace_ids", "trace_native")]
@@ -73,13 +76,14 @@ class GpuBackend:
             return tensor.to(self.device, non_blocking=True)
         return out.copy_(tensor, non_blocking=True)
 
-    def begin_step(self, slots: Any, query_start: Any, positions: Any) -> None:
+    def begin_step(self, slots: Array, query_start: Array, positions: Array) -> None:
         """See `Backend`."""
-        on_device = [
-            torch.as_tensor(array).to(self.device) for array in (slots, query_start, positions)
-        ]
-        begin(on_device[0], on_device[1], on_device[2], self.step)
+        to_device = self._on_device
+        begin(to_device(slots), to_device(query_start), to_device(positions), self.step)
         self.state.counts.last_step[0] = time.time()
+
+    def _on_device(self, array: Array) -> torch.Tensor:
+        return array if isinstance(array, torch.Tensor) else self._copy(array)
 
     def route(
         self,
@@ -87,9 +91,10 @@ class GpuBackend:
         native_weights: torch.Tensor,
         native_ids: torch.Tensor,
         layer_index: int,
+        num_columns: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Backend`."""
-        shape = (len(native_ids), self.state.spec.max_top_k)
+        shape = (len(native_ids), num_columns)
         topk_weights, topk_ids = native_weights.new_empty(shape), native_ids.new_empty(shape)
         route(
             router_logits.contiguous(),

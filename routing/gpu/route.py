@@ -44,10 +44,11 @@ def route(
 ) -> None:
     """Choose the experts of every token of one layer and count them.
 
-    router_logits: [T, E], any float dtype. native_*: [T, K], topk_*: [T, S], float32 and
+    router_logits: [T, E], any float dtype. native_*: [T, K], topk_*: [T, columns], float32 and
     int32. step: tensors. All contiguous, of one device; none is read on the host.
     """
-    num_tokens, max_top_k = topk_ids.shape
+    num_tokens, num_columns = topk_ids.shape
+    max_top_k = step.record_ids.shape[2]
     num_experts = step.assignments.shape[1]
     if num_tokens == 0:
         return
@@ -60,6 +61,7 @@ def route(
         topk_weights,
         topk_ids,
         layer_index,
+        num_columns,
         step,
         NUM_LAYERS=step.layers.shape[0],
         NUM_EXPERTS=num_experts,
@@ -76,8 +78,8 @@ def route(
     )
 
 
-# One compiled kernel serves all layers: none's number may be specialised on.
-@triton.jit(do_not_specialize=["layer_index"])
+# One compiled kernel serves all layers and widths: no number of theirs may be specialised on.
+@triton.jit(do_not_specialize=["layer_index", "num_columns"])
 def route_kernel(
     router_logits,
     native_weights,
@@ -85,6 +87,7 @@ def route_kernel(
     topk_weights,
     topk_ids,
     layer_index,
+    num_columns,
     step,
     NUM_LAYERS: tl.constexpr,
     NUM_EXPERTS: tl.constexpr,
@@ -98,8 +101,8 @@ def route_kernel(
 ):
     t = tl.program_id(0).to(tl.int64)
     counted = t < tl.load(step.num_tokens)
-    topk_weights += t * MAX_TOP_K
-    topk_ids += t * MAX_TOP_K
+    topk_weights += t * num_columns
+    topk_ids += t * num_columns
     experts, columns = tl.arange(0, LANES), tl.arange(0, COLUMNS)
     real, native = experts < NUM_EXPERTS, columns < NATIVE_TOP_K
     clean = _clamp(tl.load(router_logits + t * NUM_EXPERTS + experts, mask=real, other=0))
@@ -121,7 +124,7 @@ def route_kernel(
     place = tl.full((LANES,), LAST, tl.int32)
     if number < 0:
         own_place = tl.where(native, columns, LAST)
-        _store(topk_weights, topk_ids, own_ids, own_weights, own_place, MAX_TOP_K, COLUMNS)
+        _store(topk_weights, topk_ids, own_ids, own_weights, own_place, num_columns, COLUMNS)
         if counted:
             _count(step, layer_index, t, own_ids, native, NUM_EXPERTS)
         if records != 0:
@@ -149,7 +152,7 @@ def route_kernel(
         place = choose(slot.mode, token, parameters, NATIVE_TOP_K, MAX_TOP_K)
         place = tl.where(place < MAX_TOP_K, place, LAST)
         weights = _weigh(token, clean, place, slot.weights, NUM_EXPERTS, NATIVE_TOP_K)
-        _store(topk_weights, topk_ids, experts, weights, place, MAX_TOP_K, COLUMNS)
+        _store(topk_weights, topk_ids, experts, weights, place, num_columns, COLUMNS)
         _count(step, layer_index, t, experts, place < LAST, NUM_EXPERTS)
         if records != 0:
             _record_choice(
@@ -252,14 +255,12 @@ def _open_experts(rule, clean, real, banned, NUM_EXPERTS: tl.constexpr):
 
 
 @triton.jit
-def _store(
-    topk_weights, topk_ids, ids, weights, place, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr
-):
+def _store(topk_weights, topk_ids, ids, weights, place, num_columns, COLUMNS: tl.constexpr):
     """Write a choice; columns that it does not use repeat the best expert with weight 0."""
-    chosen = place < LAST
+    chosen = place < num_columns  # LAST is above; so are some of padding
     tl.store(topk_ids + place, ids, mask=chosen)
     tl.store(topk_weights + place, weights.to(tl.float32), mask=chosen)
-    unused, columns = _unused(chosen, MAX_TOP_K, COLUMNS)
+    unused, columns = _unused(chosen, num_columns, COLUMNS)
     best = tl.sum(tl.where(place == 0, ids, 0))
     tl.store(topk_ids + columns, tl.zeros_like(columns) + best, mask=unused)
     tl.store(topk_weights + columns, tl.zeros_like(columns).to(tl.float32), mask=unused)
@@ -288,10 +289,10 @@ def _record_choice(
 
 
 @triton.jit
-def _unused(chosen, MAX_TOP_K: tl.constexpr, COLUMNS: tl.constexpr):
+def _unused(chosen, num_columns, COLUMNS: tl.constexpr):
     """Mask of the columns after those of the chosen experts, and the columns."""
     columns = tl.arange(0, COLUMNS)
-    return (columns >= tl.sum(chosen.to(tl.int32))) & (columns < MAX_TOP_K), columns
+    return (columns >= tl.sum(chosen.to(tl.int32))) & (columns < num_columns), columns
 
 
 @triton.jit

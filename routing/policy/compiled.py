@@ -76,6 +76,11 @@ class CompiledPolicy:
         """The mode in the table of modes."""
         return _BY_CODE[self.mode]
 
+    def most_experts(self) -> int:
+        """That a token may get, in any layer. Of a mode that takes no trace."""
+        place = self.mode_row.index(self.mode_row.most)
+        return int(max(_floats(self.parameters)[place::MAX_PARAMETERS]))
+
     def parameters_of(self, layer_index: int) -> Parameters:
         """One layer's value of each parameter of the mode, a choice by its index."""
         start = layer_index * MAX_PARAMETERS

@@ -54,6 +54,8 @@ def test_requests_are_answered_as_on_v1(name: str, on_v1: dict[str, Any], tmp_pa
     assert answer["is_async"] == case.is_async
     assert (answer["accepted"] > 0) == (case.num_drafts > 0)
     assert (answer["preempted"] > 0) == (case.num_blocks is not None)
+    # As many columns as a request wants; a dummy run as many as any might.
+    assert answer["widths"][-1] == (8 if case.with_dummies else 6)
     assert answer["tokens"] == on_v1["tokens"][: case.num_requests]
     for report, expected in zip(answer["reports"], on_v1["reports"], strict=False):
         assert_same_report(report, expected)

@@ -17,6 +17,7 @@ from routing.policy.compiled import compile_policy
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
+from tests.shared.interpreter import patch_language_once
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -25,18 +26,7 @@ DEVICE = "cuda" if BACKEND == "gpu" and torch.cuda.is_available() else "cpu"
 IS_INTERPRETED = BACKEND == "gpu" and DEVICE == "cpu"  # a thousand times slower
 
 if IS_INTERPRETED:
-    from triton import language
-    from triton.runtime import interpreter
-
-    _patch = interpreter._patch_lang
-
-    def _patch_once(fn: Any) -> Any:
-        """Triton patches its language again for every call in a kernel: half of all the time."""
-        modules = [m for m in fn.__globals__.values() if m in (language, language.core)]
-        is_new = any(language.core.is_builtin(module.arange) for module in modules)
-        return _patch(fn) if is_new else interpreter._LangPatchScope()
-
-    interpreter._patch_lang = _patch_once
+    patch_language_once()
 
 SHAPES = ("peaked", "flat", "tied")
 RULES = (
@@ -155,11 +145,12 @@ def run(
     layer_index: int = 0,
     is_bfloat16: bool = False,
     native: tuple[Floats, Ints] | None = None,
+    num_columns: int | None = None,
 ) -> tuple[Floats, Ints]:
-    """One layer of the step that the backend is in; topk_weights and topk_ids, [T, max_top_k].
+    """One layer of the step that the backend is in; topk_weights and topk_ids, [T, num_columns].
 
     is_bfloat16: pass the logits, which `to_bfloat16` has rounded, as bfloat16.
-    native: `native_choice` of the logits, where a caller knows it.
+    native: `native_choice` of the logits, where a caller knows it. num_columns: None: max_top_k.
     """
     tensor = torch.as_tensor(logits).contiguous()
     weights, ids = native or native_choice(tensor.float().numpy(), backend.state.spec.top_k)
@@ -167,6 +158,9 @@ def run(
     native_weights, native_ids = (torch.from_numpy(array).to(DEVICE) for array in (weights, ids))
     # torch then fills new memory with NaN and with 2^31 - 1: what is not written is seen.
     torch.use_deterministic_algorithms(True)
-    topk_weights, topk_ids = backend.route(tensor, native_weights, native_ids, layer_index)
+    num_columns = num_columns or backend.state.spec.max_top_k
+    topk_weights, topk_ids = backend.route(
+        tensor, native_weights, native_ids, layer_index, num_columns
+    )
     torch.use_deterministic_algorithms(False)
     return topk_weights.cpu().numpy(), topk_ids.cpu().numpy()

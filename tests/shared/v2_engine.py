@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.shared.interpreter import patch_language_once
+
 
 @dataclass(frozen=True)
 class Case:
@@ -70,6 +72,7 @@ def prepare(case: Case) -> None:
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1" if case.runner == "v2" else "0"
     if case.runner == "v2":
         os.environ["TRITON_INTERPRET"] = "1"
+        patch_language_once()
         pretend_triton_has_a_backend()
 
 
@@ -121,6 +124,18 @@ def run_dummies(runner: Any) -> None:
         return execute(scheduled, *args, **kwargs)
 
     runner.execute_model = execute_model
+
+
+def widths_of(backend: Any) -> set[int]:
+    """The numbers of columns of the steps from now on."""
+    widths, route = set[int](), backend.route
+
+    def seen(*args: Any) -> Any:
+        widths.add(args[-1])
+        return route(*args)
+
+    backend.route = seen
+    return widths
 
 
 def main() -> None:
@@ -178,6 +193,7 @@ def main() -> None:
     before = counts.totals()
     if case.with_dummies:
         run_dummies(runner)
+    widths = widths_of(core.model_executor.driver_worker.worker.bound.backend)
     outputs = llm.generate(inputs, params, use_tqdm=False)
     counted = counts.totals().since(before)
     seen = {metric.name: getattr(metric, "value", None) for metric in llm.get_metrics()}
@@ -188,6 +204,7 @@ def main() -> None:
         "tokens": [list(output.outputs[0].token_ids) for output in outputs],
         "reports": [report.whole() if report is not None else None for report in reports],
         "assignments": counted.assignments.tolist(),
+        "widths": sorted(widths),
         "routed_tokens": counted.routed_tokens[: len(MODES)].tolist(),
         "preempted": seen["vllm:num_preemptions"],
         "accepted": seen.get("vllm:spec_decode_num_accepted_tokens", 0),

@@ -105,6 +105,27 @@ def test_unused_slots_repeat_the_best_expert_with_weight_zero() -> None:
     assert assignments(backend)[0].sum() == 10 * 3
 
 
+def test_columns_that_no_request_needs_are_left_out() -> None:
+    """Only the width differs, and rows of padding have as many of theirs as there are."""
+    spec = spec_of(16, 4, 8)
+    logits = hostile_logits(6, 16, seed=1)
+    native_ids = native_choice(logits, 4)[1]
+    for policy in POLICIES:
+        for scope, num_prompt_tokens in (("all", 0), ("decode", 2)):
+            backend = backend_of(spec, 6, 1, RouterRule())
+            request = request_of({**policy, "scope": scope}, num_prompt_tokens, spec)
+            begin_batch(backend, [request], np.array([4]), np.array([0]))
+            num_columns = int(backend.state.slot_columns[0])
+            wide, narrow = run(backend, logits), run(backend, logits, num_columns=num_columns)
+            for every, first in zip(wide, narrow, strict=True):
+                assert first.shape == (6, num_columns)
+                assert first[:4].tolist() == every[:4, :num_columns].tolist()
+            assert not wide[0][:4, num_columns:].any()
+            assert narrow[1][4:, :4].tolist() == native_ids[4:, :num_columns].tolist()
+    one = request_of({"mode": "top_k", "top_k": 1, "scope": "all"}, 9, spec)
+    assert [one.num_columns(spec), request_of(None, 9, spec).num_columns(spec)] == [1, 4]
+
+
 def test_rows_without_a_policy_are_stocks_own_bits_beside_sampled_ones() -> None:
     spec = spec_of(16, 4, 8)
     backend = backend_of(spec, 64, 3, RouterRule())

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves
 
 from routing.backend import begin_batch
 from routing.bench.gpu import our_router, torch_router
 from routing.cpu.backend import CpuBackend
+from routing.gpu import begin as gpu_begin
+from routing.gpu import route as gpu_route
 from routing.gpu.backend import GpuBackend
 from routing.gpu.noise import gumbel as gpu_gumbel
 from routing.gpu.noise import words as gpu_words
 from routing.reference.noise import gumbel, philox4x32
 from routing.reference.rule import RouterRule
 from routing.spec import RouterSpec
+from routing.step import Step
 from tests.shared.kernels import (
     DEVICE,
     IS_INTERPRETED,
@@ -127,7 +133,7 @@ def _policies(spec: RouterSpec) -> Iterator[dict[str, Any]]:
 
 def test_captured_layers_follow_every_step() -> None:
     """All layers, captured in one CUDA graph before the first step, and replayed for each: what
-    they choose and count is what the CPU's kernel does. In the interpreter nothing is captured.
+    they choose and count is what the CPU's kernel does. In the interpreter the launches are kept.
     """
     num_layers, num_steps = (4, 2) if IS_INTERPRETED else (48, 100)
     num_experts, top_k, num_tokens = (16, 4, 8) if IS_INTERPRETED else (128, 8, 160)
@@ -143,7 +149,8 @@ def test_captured_layers_follow_every_step() -> None:
 
     def layers() -> list[tuple[torch.Tensor, torch.Tensor]]:
         return [
-            ours.route(logits[i], native_weights[i], native_ids[i], i) for i in range(num_layers)
+            ours.route(logits[i], native_weights[i], native_ids[i], i, spec.max_top_k)
+            for i in range(num_layers)
         ]
 
     routed, replay = _captured(layers)
@@ -165,7 +172,7 @@ def test_captured_layers_follow_every_step() -> None:
         replay()
         for i, (weights, ids) in enumerate(routed):
             expected_weights, expected_ids = theirs.route(
-                logits[i].cpu(), native_weights[i].cpu(), native_ids[i].cpu(), i
+                logits[i].cpu(), native_weights[i].cpu(), native_ids[i].cpu(), i, spec.max_top_k
             )
             same = (ids.cpu() == expected_ids).all(dim=1)
             adjacent += int((~same).sum())
@@ -193,7 +200,70 @@ def _captured(call: Callable[[], Routed]) -> tuple[Routed, Callable[[], None]]:
             routed = call()
         return routed, graph.replay
 
-    def again() -> None:
-        routed[:] = call()
+    recorder = _Recorder(gpu_route.route_kernel)
+    with mock.patch.object(gpu_route, "route_kernel", recorder):
+        routed = call()
+    return routed, recorder.replay
 
-    return routed, again
+
+class _Recorder:
+    """A kernel that remembers how it was launched, as a CUDA graph does: with which memory."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.launches: list[tuple[Any, Any, Any]] = []
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **kwargs: Any) -> None:
+            self.launches.append((grid, args, kwargs))
+            self.kernel[grid](*args, **kwargs)
+
+        return launch
+
+    def replay(self) -> None:
+        for grid, args, kwargs in self.launches:
+            self.kernel[grid](*args, **kwargs)
+
+
+class _OnGpu:
+    """A kernel that only sees to it that what it gets lies on a GPU."""
+
+    def __init__(self) -> None:
+        self.num_launches = 0
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        def launch(*args: Any, **_: Any) -> None:
+            self.num_launches += 1
+            tensors = [a for a in tree_leaves(args) if isinstance(a, torch.Tensor)]
+            assert {tensor.device.type for tensor in tensors} == {"cuda"}
+
+        return launch
+
+
+def test_a_step_reads_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tensors without content, as on a GPU: whoever reads one, or mixes devices, is told off."""
+    spec = RouterSpec((0, 1), 16, 4, 6)
+    backend = GpuBackend(spec, [RouterRule()] * 2, 8, 2)
+    kernel = _OnGpu()
+    monkeypatch.setattr(gpu_route, "route_kernel", kernel)
+    monkeypatch.setattr(gpu_begin, "begin_kernel", kernel)
+    with FakeTensorMode():
+
+        def on_gpu(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+            return torch.empty(shape, dtype=dtype, device="cuda")
+
+        backend.device = torch.device("cuda")
+        backend.step = Step(*(on_gpu(*t.shape, dtype=t.dtype) for t in backend.step))
+        backend._counted = on_gpu(*backend._counted.shape, dtype=torch.uint8)
+        backend._copy = lambda array, out=None: on_gpu(len(array), dtype=torch.int64)  # type: ignore[method-assign]
+        slots, positions = (on_gpu(2, dtype=torch.int64), on_gpu(8, dtype=torch.int64))
+        backend.begin_step(slots, on_gpu(3, dtype=torch.int32), positions)
+        logits = on_gpu(8, 16, dtype=torch.bfloat16)
+        native = on_gpu(8, 4, dtype=torch.float32), on_gpu(8, 4, dtype=torch.int32)
+        for layer_index in range(2):
+            weights, ids = backend.route(logits, *native, layer_index, 5)
+            assert weights.shape == ids.shape == (8, 5)
+        assert backend.counted().device.type == "cuda"
+        assert backend.recorded(np.arange(3)).topk_ids.shape == (3, 2, 6)
+        backend.end_step()
+    assert kernel.num_launches == 3
