@@ -8,7 +8,7 @@ PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility \
+.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility triton \
 	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
 	promises clean
 
@@ -25,6 +25,7 @@ help:
 	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
+	@echo "make triton                       compile the kernels with the Tritons of GPUs' torches"
 	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
 	@echo "make open-webui                   Open WebUI in a browser, in front of the demo"
@@ -134,6 +135,13 @@ open-webui: .venv-open-webui/.ready
 # ARGS="--battery Crush --stream experts --bits highest" takes about half an hour.
 battery: setup
 	.venv/bin/python -m tests.slow.battery $(ARGS)
+
+# Those that come with a GPU's torch, vLLM's release and the one before. A minute.
+triton: setup
+	for version in 3.6.0 3.7.1; do \
+		.venv/bin/uv pip install --quiet --no-deps --target build/triton-$$version triton==$$version && \
+		PYTHONPATH=build/triton-$$version .venv/bin/python -m tests.shared.compiled_kernels || exit 1; \
+	done
 
 # About an hour. Trials are kept in build/presets: the same command goes on from them.
 presets: setup
