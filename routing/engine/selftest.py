@@ -16,10 +16,11 @@ from routing.trace import Trace
 
 
 class Observation(NamedTuple):
-    """What the layers did with the first tokens of one step. requests: by slot."""
+    """What the layers did with the first of a step's num_tokens tokens. requests: by slot."""
 
     given: Observed
     chosen: Recorded
+    num_tokens: int
     requests: list[RoutedRequest | None]
 
     @classmethod
@@ -27,7 +28,8 @@ class Observation(NamedTuple):
         """Of the step of so many tokens that the backend is in."""
         given = backend.observed(num_tokens)
         chosen = backend.recorded(np.arange(len(given.router_logits)))
-        return cls(given, Recorded(*map(on_host, chosen)), backend.state.slot_request.copy())
+        requests = backend.state.slot_request.copy()
+        return cls(given, Recorded(*map(on_host, chosen)), num_tokens, requests)
 
     def policy_of(self, token: int) -> CompiledPolicy | None:
         """The one that a token followed."""
@@ -41,17 +43,14 @@ def disagreements(
     state: StepState,
     layer_indices: Sequence[int],
     policy: CompiledPolicy | None,
+    num_requests: int | None,
 ) -> list[str]:
     """One line per token that a layer did not route as it should.
 
-    layer_indices: of the layers that were asked. policy: the one that every token must have
-    followed, of one request; None to hold each token to its own request's, if it follows one.
+    layer_indices: of the layers that were asked. policy, num_requests: see
+    `RoutingWorker.galton_check`.
     """
-    problems = []
-    if policy is not None:
-        positions = np.concatenate([seen.chosen.position for seen in observations])
-        if (np.diff(positions) != 1).any():
-            problems.append(f"tokens were routed at positions {positions.tolist()}")
+    problems = _position_problems(observations) if num_requests == 1 else []
     trace = Trace.decode(policy.trace) if policy is not None and policy.trace else None
     for seen in observations:
         for token, position in enumerate(seen.chosen.position.tolist()):
@@ -66,6 +65,17 @@ def disagreements(
                     for layer_index in layer_indices
                     if (problem := _problem(seen, token, layer_index, state, followed))
                 ]
+    return problems
+
+
+def _position_problems(observations: Sequence[Observation]) -> list[str]:
+    """Of one request's tokens: they stand where as many have come before."""
+    problems, num_before = [], 0
+    for seen in observations:
+        found = seen.chosen.position.tolist()
+        if found != [*range(num_before, num_before + len(found))]:
+            problems.append(f"{len(found)} tokens after {num_before} were routed at {found}")
+        num_before += seen.num_tokens
     return problems
 
 

@@ -1,4 +1,4 @@
-"""After an engine has started: learn its routers, and see that one request is routed as it asks.
+"""After an engine has started: learn its routers, and see that requests are routed as they ask.
 
 vLLM swallows errors of plugins, and some kernels never ask their router. A policy that
 silently does nothing would be the worst of bugs, so no server starts before this passes.
@@ -6,6 +6,7 @@ silently does nothing would be the worst of bugs, so no server starts before thi
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -27,7 +28,8 @@ class SelfTestError(RuntimeError):
     """The engine runs, but does not route as it should."""
 
 
-_PROMPT: Final = {"prompt_token_ids": [1, 2]}
+Prompt = list[int]
+_SHORT: Final[Prompt] = [1, 2]
 
 
 class Attached(NamedTuple):
@@ -51,12 +53,35 @@ async def attach(client: EngineClient, fingerprint: str = UNKNOWN_MODEL) -> Atta
         raise SelfTestError(f"the workers' counts cannot be read: {error}") from None
     if (processor := getattr(client, "input_processor", None)) is not None:
         intake.renew(processor)
-    await client.collective_rpc("galton_listen")
-    async for _ in client.generate(_PROMPT, _self_test_params(spec), "galton-self-test"):
-        pass
-    _judge(await client.collective_rpc("galton_check", args=(_self_test_policy(spec),)))
-    await client.reset_prefix_cache()
+    for prompts in _self_test_batches(client.vllm_config):
+        await _self_test(client, spec, prompts)
     return Attached(spec, counts)
+
+
+def _self_test_batches(vllm_config: VllmConfig) -> list[list[Prompt]]:
+    """Where CUDA graphs are captured: one prompt that is replayed, one too long for that, and three
+    whose tokens are fewer than those of the graph that is replayed for them.
+    """
+    longest_captured = vllm_config.compilation_config.max_cudagraph_capture_size or 0
+    if not longest_captured:
+        return [[_SHORT]]
+    too_long = min(longest_captured + 1, vllm_config.model_config.max_model_len - 2)
+    return [[_SHORT], [[1] * too_long], [_SHORT, _SHORT[:1], _SHORT]]
+
+
+async def _self_test(client: EngineClient, spec: RouterSpec, prompts: list[Prompt]) -> None:
+    """Raises SelfTestError."""
+    policy = _self_test_policy(spec)
+
+    async def answer(number: int, prompt: Prompt) -> None:
+        request = {"prompt_token_ids": prompt}, _self_test_params(policy), f"galton-test-{number}"
+        async for _ in client.generate(*request):
+            pass
+
+    await client.collective_rpc("galton_listen")
+    await asyncio.gather(*(answer(*numbered) for numbered in enumerate(prompts)))
+    _judge(await client.collective_rpc("galton_check", args=(policy, len(prompts))))
+    await client.reset_prefix_cache()
 
 
 def _learn(
@@ -87,13 +112,13 @@ def _self_test_policy(spec: RouterSpec) -> dict[str, Any]:
     }
 
 
-def _self_test_params(spec: RouterSpec) -> SamplingParams:
+def _self_test_params(policy: dict[str, Any]) -> SamplingParams:
     return SamplingParams(
         max_tokens=2,
         ignore_eos=True,
         temperature=0.0,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={REQUEST_KEY: _self_test_policy(spec)},
+        extra_args={REQUEST_KEY: policy},
     )
 
 

@@ -88,11 +88,14 @@ class RoutingWorker:
         self.bound.observations, self.bound.backend.state.observes = [], True
         self._counts = Counts(*(array.copy() for array in self.bound.backend.counts()))
 
-    def galton_check(self, policy: dict[str, Any] | None = None) -> list[str]:
+    def galton_check(
+        self, policy: dict[str, Any] | None = None, num_requests: int | None = None
+    ) -> list[str]:
         """Hold what the layers did since `galton_listen` against the reference; stop keeping it.
 
         policy: of scope `all`, which every token must have followed, as a `routing` object;
-        None to hold each token to its own request's, if it follows one.
+        None to hold each token to its own request's, if it follows one. num_requests: that there
+        were; of one alone it is known where its tokens stood.
         Returns one line per disagreement: empty when all is as it should be.
         """
         state = self.bound.backend.state
@@ -110,4 +113,4 @@ class RoutingWorker:
             if not was_asked
         ]
         layer_indices = np.flatnonzero(asked).tolist()
-        return problems + disagreements(observations, state, layer_indices, expected)
+        return problems + disagreements(observations, state, layer_indices, expected, num_requests)

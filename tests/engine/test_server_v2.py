@@ -41,6 +41,7 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "--max-num-batched-tokens=32",
         "--max-num-seqs=8",
         "--enforce-eager",
+        "--max-cudagraph-capture-size=8",  # so that the self-test asks what graphs might get wrong
     ]
     log = tmp_path_factory.mktemp("v2") / "log"
     env = {"VLLM_SERVER_DEV_MODE": "1"}

@@ -114,7 +114,7 @@ def _galton(path: Path) -> dict[str, Any]:
         llm.collective_rpc("galton_listen")
         (answers[name],) = _greedy(llm, PROMPTS[-1:], policy)
         sent = parse_policy(policy, spec).as_dict()
-        (problems[name],) = llm.collective_rpc("galton_check", args=(sent,))
+        (problems[name],) = llm.collective_rpc("galton_check", args=(sent, 1))
     return {"greedy": greedy, "answers": answers, "problems": problems}
 
 
