@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from pydantic import ValidationError
 from uvicorn.lifespan.off import LifespanOff
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers import launcher
@@ -29,7 +30,7 @@ from vllm.utils.system_utils import decorate_logs
 
 from models.demo import CHECKPOINT, PRESETS
 from routing.engine import CONFIG_KEY, engine_options
-from routing.engine.config import UnsupportedVersionError
+from routing.engine.config import EXACT_DRAFTS, UnsupportedVersionError
 from routing.engine.executor import prefer_one_process
 from routing.engine.startup import SelfTestError
 from routing.policy.presets import PresetError
@@ -125,7 +126,6 @@ def _refuse_unsupported(args: Namespace) -> None:
         "--distributed-executor-backend": args.distributed_executor_backend
         not in (None, "mp", "uni"),
         "--api-server-count": (args.api_server_count or 1) > 1,
-        "--speculative-config": args.speculative_config is not None,
         "--headless": args.headless,
         "--grpc": args.grpc,
         "--worker-cls": args.worker_cls != "auto",
@@ -134,8 +134,23 @@ def _refuse_unsupported(args: Namespace) -> None:
     for flag, given in refused.items():
         if given:
             raise CannotStartError(f"{flag} is not supported by Galton yet: leave it out")
+    _refuse_drafts(args)
     if CONFIG_KEY in (args.additional_config or {}):
         raise CannotStartError(f"--additional-config: the key '{CONFIG_KEY}' is Galton's own")
+
+
+def _refuse_drafts(args: Namespace) -> None:
+    """Speculative decoding but in those ways that leave routing exact."""
+    drafts = {} if args.speculative_config is None else args.speculative_config
+    if not isinstance(drafts, dict):
+        raise CannotStartError(f"--speculative-config must be a JSON object, got {drafts}")
+    if drafts or args.spec_method or args.spec_model or args.spec_tokens:
+        method = args.spec_method or drafts.get("method")
+        methods = EXACT_DRAFTS["cpu" if current_platform.is_cpu() else "gpu"]
+        if method not in methods:
+            raise CannotStartError(
+                f"--speculative-config: method must be one of {', '.join(methods)}, got {method}"
+            )
 
 
 def _refuse_missing_files(args: Namespace) -> None:
@@ -229,6 +244,12 @@ def quiet_failure() -> Iterator[None]:
         yield
     except (SelfTestError, PresetError) as error:
         raise CannotStartError(str(error)) from None
+    except ValidationError as error:
+        # Of vLLM's settings some are judged together with others, once all are known.
+        first = error.errors()[0]
+        reason = first["msg"].removeprefix("Value error, ").partition("\n")[0]
+        named = [*map(str, first["loc"]), reason]
+        raise CannotStartError(": ".join(named)) from None
     except RuntimeError as error:
         if "initialization failed" not in str(error):
             raise

@@ -51,8 +51,8 @@ LAYER_LOAD_ENTROPY: Final = Name(
 ROUTED_TOKENS: Final = Name(
     "galton_routed_tokens_total",
     "counter",
-    "Tokens routed, once per token, by the policy that routed them; phase recompute: once more, "
-    "after a preemption",
+    "Computed tokens, by the policy that routed them; drafts that were rejected are among them; "
+    "phase recompute: once more, after a preemption",
     ("model_name", "mode", "preset", "phase"),
 )
 POLICY_ASSIGNMENTS: Final = Name(

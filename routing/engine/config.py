@@ -14,6 +14,11 @@ WORKERS: Final = {
     "cpu": "routing.engine.cpu_worker.RoutingCPUWorker",
     "gpu": "routing.engine.gpu_worker.RoutingGPUWorker",
 }
+# Ways to draft tokens, of vLLM's option speculative_config, that were seen to leave routing exact.
+EXACT_DRAFTS: Final = {
+    "cpu": ("ngram", "draft_model"),
+    "gpu": ("ngram", "ngram_gpu", "draft_model"),
+}
 # Upon it, engine core and workers write their stacks to stderr.
 DUMP_SIGNAL: Final = signal.SIGUSR2
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-from routing.engine import amx
+from routing.engine import amx, sampling
 from routing.engine.worker import RoutingWorker
 
 
@@ -16,5 +16,6 @@ class RoutingCPUWorker(RoutingWorker, CPUWorker):
     backend = "cpu"
 
     def before_loading(self, config: dict[str, Any]) -> None:
-        """Ask for AMX, or leave it out."""
+        """Ask for AMX, or leave it out; mend how drafted tokens are sampled."""
         amx.prepare(batch_invariant=config["batch_invariant"])
+        sampling.mend_drafts()

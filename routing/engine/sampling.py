@@ -1,10 +1,12 @@
-"""Workaround: on CPU, vLLM 0.32 dies of a seeded request whose prompt is chunked.
+"""Workarounds for two faults of vLLM 0.32's sampling on CPUs.
 
-A chunk that does not end the prompt samples a token that is thrown away, and the request's
-random generator is then set back by `set_offset`, which CPU generators do not have. Here
-they are set back by their state, so that chunks do not change a seeded request's tokens.
-To be deleted when `GPUModelRunner._bookkeeping_sync` no longer calls `set_offset` on CPU:
-then `tests/engine/test_engine.py::test_chunks_do_not_disturb_seeded_tokens` passes without it.
+It dies of a seeded request whose prompt is chunked: a chunk that does not end the prompt samples a
+token that is thrown away, and the request's random generator is then set back by `set_offset`,
+which CPU generators do not have. Here they are set back by their state, so that chunks do not
+change a seeded request's tokens.
+
+Where tokens are drafted, it samples with a temperature, top_k and top_p of uninitialized memory:
+the kernel that repeats them for a request's drafts takes integers, and fills a copy.
 """
 
 from __future__ import annotations
@@ -14,6 +16,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.v1.sample import rejection_sampler
+
+from routing.engine.hooks import wrap
+
+
+def mend_drafts() -> None:
+    """Before a model is loaded. Idempotent."""
+    wrap(rejection_sampler, "expand_batch_to_tokens", _expand)
+
+
+def _expand(
+    original: Callable[..., Any],
+    values: torch.Tensor,
+    ends: torch.Tensor,
+    num_tokens: int,
+    replace_from: int = 0,
+    replace_to: int = 0,
+) -> torch.Tensor:
+    """Each request's value [B] for each of its tokens, of which the last ones end at `ends` [B]."""
+    counts = torch.diff(ends, prepend=ends.new_zeros(1))
+    of_tokens = values.repeat_interleave(counts, output_size=num_tokens)
+    return torch.where(of_tokens == replace_from, replace_to, of_tokens)
 
 
 class SeededSampling:

@@ -14,7 +14,7 @@ from vllm.distributed import get_pp_group, get_tensor_model_parallel_rank
 from routing.counts import Counts
 from routing.engine import runner_v1, runner_v2
 from routing.engine.binding import RoutingBindError, bind_model
-from routing.engine.config import DUMP_SIGNAL, config_of
+from routing.engine.config import DUMP_SIGNAL, EXACT_DRAFTS, config_of
 from routing.engine.operator import BoundModel
 from routing.engine.selftest import disagreements
 from routing.policy import parse_policy
@@ -45,6 +45,10 @@ class RoutingWorker:
         assert config is not None, "the engine was not started with engine_options()"
         self.before_loading(config)
         super().load_model(**kwargs)  # type: ignore[misc]
+        drafts = self.vllm_config.speculative_config
+        if drafts is not None and drafts.method not in EXACT_DRAFTS[self.backend]:
+            self.problem = f"tokens drafted by {drafts.method} are not supported"
+            return
         if self.backend == "gpu" and not self.use_v2_model_runner:
             self.problem = "vLLM's model runner V1 is not supported on GPUs: use V2"
             return

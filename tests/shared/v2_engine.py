@@ -17,19 +17,23 @@ from typing import Any
 
 from tests.shared.interpreter import patch_language_once
 
+DEMO = "models/demo/checkpoint"
+
 
 @dataclass(frozen=True)
 class Case:
     """How the engine runs. backend: of Galton. is_async: vLLM schedules a step ahead of the device.
-    num_drafts: tokens that are guessed from the prompt. num_blocks: of the key-value cache, so few
-    that requests are preempted. with_dummies: the model runs idle before each step, as a replica
-    does that waits for others. num_requests: the first of `requests_of` are asked.
+    num_drafts: tokens that are guessed, from the prompt or, draft_model, by a model, the same one.
+    num_blocks: of the key-value cache, so few that requests are preempted. with_dummies: the model
+    runs idle before each step, as a replica does that waits for others. num_requests: the first of
+    `requests_of` are asked.
     """
 
     runner: str = "v2"
     backend: str = "cpu"
     is_async: bool = False
     num_drafts: int = 0
+    draft_model: bool = False
     num_blocks: int | None = None
     with_dummies: bool = False
     num_requests: int = 12
@@ -37,7 +41,13 @@ class Case:
     def options(self) -> dict[str, Any]:
         """Keyword arguments of vLLM's `LLM`."""
         options: dict[str, Any] = {}
-        if self.num_drafts:
+        if self.draft_model:
+            options["speculative_config"] = {
+                "method": "draft_model",
+                "model": DEMO,
+                "num_speculative_tokens": self.num_drafts,
+            }
+        elif self.num_drafts:
             options["speculative_config"] = {
                 "method": "ngram_gpu" if self.is_async else "ngram",
                 "num_speculative_tokens": self.num_drafts,
@@ -148,7 +158,7 @@ def main() -> None:
     from routing.engine import engine_options
 
     llm = LLM(
-        model="models/demo/checkpoint",
+        model=DEMO,
         dtype="bfloat16",
         enforce_eager=True,
         max_model_len=96,

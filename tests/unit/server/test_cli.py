@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from pydantic import BaseModel, PositiveInt
 
 from loadtests.servers import free_port
 from server import preflight
@@ -173,6 +174,33 @@ def test_missing_model_is_one_line() -> None:
 )
 def test_what_is_not_routed_correctly_yet_is_refused(flag: str) -> None:
     assert f"{flag.partition('=')[0]} is not supported by Galton yet" in failed_start(flag)
+
+
+@pytest.mark.parametrize(
+    ("flag", "reason"),
+    [
+        ('={"method": "eagle"}', "method must be one of ngram, draft_model, got eagle"),
+        ("=3", "must be a JSON object, got 3"),
+    ],
+)
+def test_drafts_that_were_not_seen_to_be_exact_are_refused(flag: str, reason: str) -> None:
+    assert reason in failed_start(f"--speculative-config{flag}")
+
+
+@pytest.mark.parametrize("flag", ["--spec-method=medusa", "--spec-tokens=3", "--spec-model=other"])
+def test_so_are_they_by_their_short_names(flag: str) -> None:
+    assert "--speculative-config: method must be one of" in failed_start(flag)
+
+
+def test_a_setting_that_vllm_refuses_late_is_one_line() -> None:
+    from server.launch import quiet_failure
+
+    class Setting(BaseModel):
+        num_tokens: PositiveInt
+
+    line = "num_tokens: Input should be greater than 0"
+    with pytest.raises(CannotStartError, match=f"^{line}$"), quiet_failure():
+        Setting(num_tokens=-2)
 
 
 def test_a_gpu_is_tried_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
