@@ -122,6 +122,8 @@ def _refuse_unsupported(args: Namespace) -> None:
         "--enable-dbo": args.enable_dbo,
         "--ubatch-size": args.ubatch_size > 0,
         "--enable-eplb": args.enable_eplb,
+        # On experts it would have to follow the policy; on CPU vLLM has no kernels for it.
+        "--enable-lora": args.enable_lora,
         "--enable-elastic-ep": args.enable_elastic_ep,
         "--distributed-executor-backend": args.distributed_executor_backend
         not in (None, "mp", "uni"),

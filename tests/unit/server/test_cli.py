@@ -168,6 +168,7 @@ def test_missing_model_is_one_line() -> None:
         "--enable-dbo",
         "--ubatch-size=2",
         "--enable-eplb",
+        "--enable-lora",
         "--enable-elastic-ep",
         "--distributed-executor-backend=ray",
     ],
