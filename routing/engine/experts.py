@@ -25,16 +25,18 @@ BEAR_REPETITION: Final = frozenset(
 )
 
 
-def leave_out_monolithic() -> None:
-    """Have vLLM choose among kernels that ask a router. In a worker, before it loads a model."""
+def leave_out_unfit() -> None:
+    """Have vLLM choose among kernels that take any choice. In a worker, before it loads a model."""
     from vllm.model_executor.layers.fused_moe.modular_kernel import FusedMoEExperts
 
-    wrap(FusedMoEExperts, "is_supported_config", _modular_only)
+    wrap(FusedMoEExperts, "is_supported_config", _fit_only)
 
 
-def _modular_only(original: Callable[..., Any], cls: Any, *args: Any) -> Any:
+def _fit_only(original: Callable[..., Any], cls: Any, *args: Any) -> Any:
     if cls.is_monolithic():
         return False, "it routes by itself, and Galton routes by request"
+    if cls.__name__ not in BEAR_REPETITION:
+        return False, "it may not bear that a token has the same expert twice"
     return original(cls, *args)
 
 

@@ -17,8 +17,8 @@ class RoutingGPUWorker(RoutingWorker, Worker):
     backend = "gpu"
 
     def before_loading(self, config: dict[str, Any]) -> None:
-        """vLLM takes kernels first that ask no router."""
-        experts.leave_out_monolithic()
+        """vLLM takes kernels first that ask no router, or could not take what ours says."""
+        experts.leave_out_unfit()
 
     def compile_or_warm_up_model(self) -> Any:
         """Warm up as vLLM does, with steps like any other: what they counted is forgotten."""

@@ -98,8 +98,8 @@ SEAMS: Final = (
     Seam(
         "vllm.model_executor.layers.fused_moe.modular_kernel.FusedMoEExperts.is_supported_config",
         "wrapped by experts",
-        "on GPUs vLLM prefers kernels that route by themselves",
-        "vLLM has an option for kernels that ask a router",
+        "on GPUs vLLM prefers kernels that route by themselves, or go wrong with an expert twice",
+        "vLLM has an option for kernels that take any choice",
     ),
     Seam(
         "vllm.v1.worker.gpu_model_runner.GPUModelRunner._model_forward",
