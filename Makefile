@@ -9,6 +9,7 @@ PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility triton \
+	gpu-setup gpu-check gpu-dry-run \
 	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
 	promises clean
 
@@ -22,10 +23,13 @@ help:
 	@echo "make dashboards                   write Grafana's dashboards and Prometheus's rules"
 	@echo "make pictures                     take those of the page and of the dashboards"
 	@echo "make tools                        Debian's Chromium and Prometheus, which some tests need"
-	@echo "make lock [ARGS=--upgrade]        write requirements-cpu.lock from pyproject.toml"
+	@echo "make lock [ARGS=--upgrade]        write requirements-*.lock from pyproject.toml"
+	@echo "make gpu-setup                    set up for NVIDIA's GPUs instead of the CPU (.venv)"
+	@echo "make gpu-check                    what Galton promises, tried on this machine's GPU; a report"
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
 	@echo "make triton                       compile the kernels with the Tritons of GPUs' torches"
+	@echo "make gpu-dry-run                  what of a GPU's set-up can be tried without a GPU"
 	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
 	@echo "make open-webui                   Open WebUI in a browser, in front of the demo"
@@ -43,6 +47,24 @@ setup: .venv/.ready
 
 .venv/.ready: deploy/setup.sh requirements-cpu.lock pyproject.toml
 	@bash deploy/setup.sh "$(PYTHON)"
+	@touch $@
+
+gpu-setup:
+	@bash deploy/setup.sh "$(PYTHON)" cuda
+	@touch .venv/.ready
+
+# Half an hour. ARGS="--only kernels" for one of the checks.
+gpu-check: setup
+	.venv/bin/python -m tests.slow.gpu_check $(ARGS)
+
+# Two minutes, and 9 GB the first time.
+gpu-dry-run: .venv-cuda/.ready
+	.venv-cuda/bin/python -m tests.slow.gpu_dry_run
+
+.venv-cuda/.ready: requirements-cuda.lock | setup
+	.venv/bin/uv venv --quiet --clear --python .venv/bin/python .venv-cuda
+	.venv/bin/uv pip sync --quiet --python .venv-cuda/bin/python --require-hashes $<
+	.venv/bin/uv pip install --quiet --python .venv-cuda/bin/python --no-deps --editable .
 	@touch $@
 
 serve: setup
@@ -94,13 +116,15 @@ tools:
 
 # torch is left out: its CPU build is not on PyPI, deploy/setup.sh installs it by version and
 # without what it requires, which is asked of the installed one.
+LOCK := --extra tune --extra train --extra loadtests --extra dev --generate-hashes --no-annotate \
+	--python-version 3.11 --custom-compile-command "make lock"
 lock: setup
 	.venv/bin/python -c "from importlib.metadata import requires; print(*requires('torch'), sep='\n')" \
 		> .venv/torch-requires.txt
-	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu --extra tune \
-		--extra train --extra loadtests --extra dev --generate-hashes \
-		--override deploy/lock-overrides.txt --python-version 3.11 --no-annotate \
-		--custom-compile-command "make lock" --output-file requirements-cpu.lock $(ARGS)
+	.venv/bin/uv pip compile pyproject.toml .venv/torch-requires.txt --extra cpu $(LOCK) \
+		--override deploy/lock-overrides.txt --output-file requirements-cpu.lock $(ARGS)
+	.venv/bin/uv pip compile pyproject.toml --extra cuda $(LOCK) \
+		--python-platform x86_64-manylinux_2_28 --output-file requirements-cuda.lock $(ARGS)
 
 # About 12 minutes on 2 cores: 250 requests in each of 6 circumstances.
 reproducibility: setup
@@ -177,4 +201,4 @@ promises: setup
 	.venv/bin/python -m loadtests.promises $(ARGS)
 
 clean:
-	rm -rf .venv .venv-clients .venv-open-webui build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-clients .venv-cuda .venv-open-webui build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -55,6 +55,7 @@ MAX_WAITING_TOKENS = 2**18
 
 def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     """vLLM's own arguments, with Galton switched on. Raises CannotStartError."""
+    _refuse_platform(settings)
     cli_env_setup()
     parser = make_arg_parser(
         FlexibleArgumentParser(prog="galton serve", usage="galton serve [MODEL] [flags]")
@@ -71,7 +72,6 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         validate_parsed_serve_args(args)
     except (TypeError, ValueError, VLLMValidationError) as error:
         raise CannotStartError(str(error)) from None
-    _refuse_platform(settings)
     _refuse_unsupported(args)
     _set_defaults(args)
 
@@ -97,6 +97,8 @@ def _refuse_platform(settings: Settings) -> None:
     """Where vLLM runs on what Galton has no kernel for, or was never seen on."""
     if current_platform.is_cpu():
         return
+    if not current_platform.device_type:
+        raise CannotStartError("vLLM's CUDA build finds no GPU here: what does nvidia-smi say?")
     if not current_platform.is_cuda():
         raise CannotStartError(
             f"Galton routes on CPUs and NVIDIA's GPUs, vLLM runs on {current_platform.device_type}"

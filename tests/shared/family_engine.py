@@ -55,6 +55,10 @@ def policies(spec: RouterSpec) -> dict[str, dict[str, Any]]:
     }
 
 
+# Two stand side by side, with the kernel that both have.
+ON_GPUS: dict[str, Any] = {"gpu_memory_utilization": 0.3, "moe_backend": "triton"}
+
+
 def _engine(path: Path, **options: Any) -> LLM:
     return LLM(
         str(path),
@@ -65,6 +69,7 @@ def _engine(path: Path, **options: Any) -> LLM:
         max_num_batched_tokens=64,
         max_num_seqs=4,
         kv_cache_memory_bytes=2**24,
+        **(ON_GPUS if torch.cuda.is_available() else {}),
         **options,
     )
 

@@ -54,6 +54,7 @@ def environment(**extra: str) -> dict[str, str]:
         "GALTON_STALL_SECONDS": "0",
         "GALTON_METRICS_KEPT_SECONDS": "0",
         "GALTON_BATCH_INVARIANT": "1",
+        "GALTON_EXPERIMENTAL_CUDA": "1",
     }
     return {**env, **ours, "VLLM_LOGGING_LEVEL": "INFO", **extra}
 

@@ -1,11 +1,12 @@
 """The same request in many circumstances: `make reproducibility`, some minutes.
 
 Random requests (prompt, policy, routing seed, token sampling) run alone, then in batches of
-2 to 32 of each other, in engines that chunk, preempt, find their prompts cached, split over
-two ranks; each in a process of its own. In every layer and for every token that follows a
-policy, the experts must be those that the reference chooses from the logits seen there with
-the noise of (seed, layer, position): so the noise is right. How often the text is the same
-too is counted, not required.
+2 to 32 of each other, in engines that chunk, preempt, find their prompts cached, verify drafts,
+split over two ranks; each in a process of its own. On a GPU with CUDA graphs.
+
+In every layer and for every token that follows a policy, the experts must be those that the
+reference chooses from the logits seen there with the noise of (seed, layer, position): so the
+noise is right. How often the text is the same too is counted, not required.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from routing.policy.modes import MODES
 from routing.spec import RouterSpec
 from tests.shared import warm
@@ -31,14 +34,28 @@ from tests.shared.traces import random_trace
 
 MAX_TOP_K, NUM_TOKENS = 8, 16
 SMALL = {"max_num_batched_tokens": 48, "num_gpu_blocks_override": 24}
+DRAFTS = {
+    "method": "ngram",
+    "num_speculative_tokens": 3,
+    "prompt_lookup_max": 3,
+    "prompt_lookup_min": 1,
+}
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "alone": {},
     "alone, after a restart": {},
     "in batches": {"batches": True},
     "in batches, prompts cached": {"batches": True, "repeats": 2},
     "in batches, chunks and preemption": {"batches": True, "engine": SMALL},
+    "in batches, drafted": {"batches": True, "engine": {"speculative_config": DRAFTS}},
     "in batches, two ranks": {"batches": True, "engine": {"tensor_parallel_size": 2}},
 }
+# Where no graph is replayed; where no step is scheduled ahead of the device.
+ON_GPUS: dict[str, dict[str, Any]] = {
+    "in batches, eager": {"batches": True, "engine": {"enforce_eager": True}},
+    "in batches, a step at a time": {"batches": True, "engine": {"async_scheduling": False}},
+}
+if torch.cuda.is_available():
+    CIRCUMSTANCES |= ON_GPUS
 
 
 def requests(count: int, spec: RouterSpec) -> list[dict[str, Any]]:
@@ -83,12 +100,12 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
     engine = {
         "max_num_batched_tokens": 2048,
         "kv_cache_memory_bytes": 2**28,
+        "enforce_eager": not torch.cuda.is_available(),
         **how.get("engine", {}),
     }
     llm = LLM(
         str(DEMO),
         dtype="bfloat16",
-        enforce_eager=True,
         max_model_len=256,
         max_num_seqs=32,
         block_size=32,
@@ -172,12 +189,15 @@ def main() -> int:
     if args.only:
         args.out.write_text(json.dumps(observe(args.only, args.requests)))
         os._exit(0)  # the engine's own end is not what is tested
-    print(f"{args.requests} requests of {NUM_TOKENS} tokens, demo model, bfloat16, CPU\n")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"{args.requests} requests of {NUM_TOKENS} tokens, demo model, bfloat16, {device}\n")
     print("| circumstance | wrong experts | same text as alone | preemptions | tokens cached |")
     print("|---|---|---|---|---|")
     alone: list[list[int]] = []
     wrong = 0
     for circumstance in CIRCUMSTANCES:
+        if "ranks" in circumstance and torch.cuda.device_count() == 1:
+            continue
         seen = _elsewhere(circumstance, args.requests)
         alone = alone or seen["tokens"]
         same = sum(a == b for a, b in zip(alone, seen["tokens"], strict=True))

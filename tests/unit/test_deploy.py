@@ -55,8 +55,9 @@ def test_the_image_has_what_its_build_reads(services: dict[str, Any]) -> None:
     kept = (context / f"{build['dockerfile']}.dockerignore").read_text().splitlines()
     for line in kept:
         assert not line.startswith("!") or (context / line[1:]).exists(), line
-    read = re.findall(r"requirements-cpu\.lock|pyproject\.toml", _setup())
+    read = {"requirements-cpu.lock", "requirements-cuda.lock", "pyproject.toml"}
     assert {f"!{name}" for name in read} <= set(kept)
+    assert '"requirements-$device.lock"' in _setup()
     assert {"!loadtests", "!server", "!models", "!routing", "!README.md", "!LICENSE"} <= set(kept)
 
 

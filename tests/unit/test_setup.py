@@ -10,6 +10,19 @@ import pytest
 from tests.shared.servers import REPO
 
 
+@pytest.fixture
+def python(tmp_path: Path) -> str:
+    """One that is a Python 3.11 as far as it is asked."""
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 3.11\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_no_such_device(python: str) -> None:
+    assert "no set-up for tpu: cpu or cuda" in said(python, "tpu")
+
+
 def said(*arguments: str) -> str:
     """The one line with which the set-up gives up."""
     done = subprocess.run(

@@ -216,6 +216,9 @@ def test_a_gpu_is_tried_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) ->
     launch._refuse_platform(Settings(experimental_cuda=True))
     with pytest.raises(CannotStartError, match="--experimental-cuda tries"):
         launch._refuse_platform(Settings())
+    monkeypatch.setattr(launch, "current_platform", platform(""))
+    with pytest.raises(CannotStartError, match="finds no GPU here"):
+        launch._refuse_platform(Settings(experimental_cuda=True))
     monkeypatch.setattr(launch, "current_platform", platform("xpu"))
     with pytest.raises(CannotStartError, match="vLLM runs on xpu"):
         launch._refuse_platform(Settings(experimental_cuda=True))
