@@ -85,7 +85,8 @@ class StepState:
     step that the self-test can see. memory: for the counts, of `Counts.num_bytes`; None for this
     process's own.
     arrays.num_tokens is 0 outside a step, so that warm-up and profiling runs are neither
-    steered nor counted. observes: whether what layers do with the tokens of slots that are written
+    steered nor counted. slot_columns: how wide a slot's tokens may be; slot_reports: whether rows
+    are wanted of them. observes: whether what layers do with the tokens of slots that are written
     from now on is kept for the self-test.
     """
 
@@ -100,6 +101,7 @@ class StepState:
     counts: Counts = field(init=False)
     slot_request: list[RoutedRequest | None] = field(init=False)
     slot_columns: npt.NDArray[np.int64] = field(init=False)
+    slot_reports: npt.NDArray[np.bool_] = field(init=False)
     observes: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
@@ -116,12 +118,14 @@ class StepState:
             self.arrays.rule_correction_bias[layer_index] = rule.correction_bias or 0
         self.slot_request = [None] * self.max_num_seqs
         self.slot_columns = np.full(self.max_num_seqs, self.spec.top_k)
+        self.slot_reports = np.zeros(self.max_num_seqs, np.bool_)
 
     def write_slot(self, slot: int, request: RoutedRequest) -> None:
         """Have a slot stand for a request."""
         policy, arrays = request.policy, self.arrays
         self.slot_request[slot] = request
         self.slot_columns[slot] = request.num_columns(self.spec)
+        self.slot_reports[slot] = bool(request.include)
         numbers = _NATIVE._replace(
             first_position=request.first_position(),
             num_prompt_tokens=request.num_prompt_tokens,

@@ -150,7 +150,7 @@ def _refuse_drafts(args: Namespace) -> None:
         raise CannotStartError(f"--speculative-config must be a JSON object, got {drafts}")
     if drafts or args.spec_method or args.spec_model or args.spec_tokens:
         method = args.spec_method or drafts.get("method")
-        methods = EXACT_DRAFTS["cpu" if current_platform.is_cpu() else "gpu"]
+        methods = [m for m in EXACT_DRAFTS if not (m == "ngram_gpu" and current_platform.is_cpu())]
         if method not in methods:
             raise CannotStartError(
                 f"--speculative-config: method must be one of {', '.join(methods)}, got {method}"

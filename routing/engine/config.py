@@ -15,10 +15,7 @@ WORKERS: Final = {
     "gpu": "routing.engine.gpu_worker.RoutingGPUWorker",
 }
 # Ways to draft tokens, of vLLM's option speculative_config, that were seen to leave routing exact.
-EXACT_DRAFTS: Final = {
-    "cpu": ("ngram", "draft_model"),
-    "gpu": ("ngram", "ngram_gpu", "draft_model"),
-}
+EXACT_DRAFTS: Final = ("ngram", "draft_model", "ngram_gpu")
 # Upon it, engine core and workers write their stacks to stderr.
 DUMP_SIGNAL: Final = signal.SIGUSR2
 

@@ -14,7 +14,6 @@ from vllm.utils.torch_utils import direct_register_custom_op
 from routing.backend import Backend
 from routing.engine.recorder import Ints, StepOutput
 from routing.engine.selftest import Observation
-from routing.state import RoutedRequest
 
 
 @dataclass(slots=True)
@@ -47,12 +46,12 @@ class BoundModel:
         self.backend.end_step()
 
     def output_of_step(
-        self, request_ids: Sequence[str], requests: Sequence[RoutedRequest], query_start: Ints
+        self, request_ids: Sequence[str], slots: Ints, query_start: Ints
     ) -> StepOutput:
         """After the forward, see `StepOutput`."""
         if self.observations is not None:
             self.observations.append(Observation.of(self.backend, int(query_start[-1])))
-        return StepOutput(self.backend, request_ids, requests, query_start)
+        return StepOutput(self.backend, request_ids, slots, query_start)
 
 
 # A custom operator cannot take an object as an argument; a process serves one model.

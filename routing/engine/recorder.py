@@ -41,19 +41,24 @@ class StepOutput:
         self,
         backend: Backend,
         request_ids: Sequence[str],
-        requests: Sequence[RoutedRequest],
+        slots: Ints,
         query_start: Ints,
     ) -> None:
-        """Of the step that the backend is in. query_start: [B + 1], see `Backend.begin_step`."""
+        """Of the step that the backend is in. slots: [B], query_start: [B + 1], of the host, see
+        `Backend.begin_step`.
+        """
         self._backend = backend
         self._counted: Any = backend.counted()
         self._parts: list[_Part] = []
         self._recorded: Recorded | None = None
         places, end = [], 0
-        for place in np.flatnonzero([bool(request.include) for request in requests]).tolist():
+        state = backend.state
+        for place in np.flatnonzero(state.slot_reports[slots]).tolist():
+            request = state.slot_request[slots[place]]
+            assert request is not None
             tokens = np.arange(query_start[place], query_start[place + 1])
             rows = slice(end, end := end + len(tokens))
-            self._parts.append(_Part(request_ids[place], requests[place], place, rows))
+            self._parts.append(_Part(request_ids[place], request, place, rows))
             places.append(tokens)
         if places:
             self._recorded = backend.recorded(np.concatenate(places))

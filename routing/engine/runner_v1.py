@@ -52,11 +52,12 @@ class _Steps:
         query_start = runner.query_start_loc.np[: num_reqs + 1]
         num_computed = batch.num_computed_tokens_cpu[:num_reqs]
         begin_batch(backend, requests, np.diff(query_start), num_computed)
-        self.bound.fit(np.arange(num_reqs))
+        slots = np.arange(num_reqs)
+        self.bound.fit(slots)
         self.sampling.before_sampling()
         try:
             answer = original(*args, **kwargs)
-            output = self.bound.output_of_step(request_ids, requests, query_start)
+            output = self.bound.output_of_step(request_ids, slots, query_start)
         finally:
             self.bound.end_step()
         num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])

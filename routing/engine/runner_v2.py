@@ -76,9 +76,8 @@ class _Steps:
 
     def prepare_output(self, batch: Any) -> StepOutput:
         """After the forward of a step."""
-        requests = [self._requests[request_id] for request_id in batch.req_ids]
         query_start = batch.query_start_loc_np[: batch.num_reqs + 1]
-        return self.bound.output_of_step(batch.req_ids, requests, query_start)
+        return self.bound.output_of_step(batch.req_ids, batch.idx_mapping_np, query_start)
 
     def close(self) -> None:
         """There is nothing to close."""

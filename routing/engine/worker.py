@@ -46,7 +46,7 @@ class RoutingWorker:
         self.before_loading(config)
         super().load_model(**kwargs)  # type: ignore[misc]
         drafts = self.vllm_config.speculative_config
-        if drafts is not None and drafts.method not in EXACT_DRAFTS[self.backend]:
+        if drafts is not None and drafts.method not in EXACT_DRAFTS:
             self.problem = f"tokens drafted by {drafts.method} are not supported"
             return
         if self.backend == "gpu" and not self.use_v2_model_runner:

@@ -21,7 +21,6 @@ from tests.shared.v2_engine import Case
 
 V1 = Case(runner="v1")
 CASES = {
-    "V1, drafts": Case(runner="v1", num_drafts=2),
     "V1, a model's drafts": Case(runner="v1", num_drafts=2, draft_model=True),
     "a model's drafts, a step ahead": Case(is_async=True, num_drafts=2, draft_model=True),
     "drafts, a step ahead": Case(is_async=True, num_drafts=2),
