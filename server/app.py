@@ -76,9 +76,7 @@ class Galton:
         load = Load(spec, counts, Groups(), settings.metrics_min_tokens)
         experts = ExpertLoad(load, file.models[0], settings.expert_metrics)
         pages = Pages(experts, REGISTRY, settings.metrics_kept_seconds)
-        galton = cls(spec, settings, file, limits, requests, watchdog, load, pages)
-        logger.info("routing self-test passed: %s", spec)
-        return galton
+        return cls(spec, settings, file, limits, requests, watchdog, load, pages)
 
     def reload(self) -> None:
         """Read and check the file the server was started with, then put it in force at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -38,7 +39,7 @@ from server.aliases import PresetsFile
 from server.fair_queue import Shares
 from server.lifetime import Lifetime
 from server.preflight import CannotStartError
-from server.settings import Settings
+from server.settings import LOG_LEVEL, Settings
 
 # Before the user's own flags, which win. Eager: a model this small gains little from
 # compilation, and starts in half the time.
@@ -68,6 +69,7 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
         args.model = args.model_tag
     _refuse_missing_files(args)
     configure_logging_from_args(args)
+    _let_speak(args)
     try:
         validate_parsed_serve_args(args)
     except (TypeError, ValueError, VLLMValidationError) as error:
@@ -91,6 +93,15 @@ def parse_vllm_args(settings: Settings, argv: Sequence[str]) -> Namespace:
     _check_presets(args)
     _check_model(args)
     return args
+
+
+def _let_speak(args: Namespace) -> None:
+    """Where vLLM is to warn only: Galton says what it does, and vLLM how much it computes."""
+    if args.logging_config.log_level == LOG_LEVEL:
+        for handler in logging.getLogger("vllm").handlers:
+            handler.setLevel(logging.INFO)
+        for name in ("vllm.galton", "vllm.v1.metrics.loggers"):
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _refuse_platform(settings: Settings) -> None:

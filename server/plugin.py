@@ -28,6 +28,7 @@ from server.exposition import attach_metrics, own_port
 from server.fair_queue import FairQueue
 from server.settings import Settings
 from server.vllm_handlers import adopt
+from server.welcome import welcome
 
 
 class GaltonEndpoints:
@@ -81,6 +82,7 @@ def _run_after_start(app: FastAPI) -> None:
         watch = asyncio.create_task(galton.watchdog.run())
         async with lifespan(app) as state:
             with own_port(galton.pages, args.host or "0.0.0.0", galton.settings.metrics_port):
+                welcome(galton, args)
                 yield state
         watch.cancel()
 

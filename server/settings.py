@@ -17,6 +17,7 @@ from routing.policy.seed import MAX_WINDOW_SECONDS
 
 EXPERT_METRICS = ("auto", "full", "layer", "off")
 MAX_FULL_SERIES = 20_000
+LOG_LEVEL = "WARNING"  # vLLM's, where nobody names one: its account of a start is pages long
 
 Parse = Callable[[str], Any]  # raises ValueError with what is accepted
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from server import preflight, sockets
-from server.settings import Settings
+from server.settings import LOG_LEVEL, Settings
 
 # How long open connections may take to end once the engine is stopped, after the drain: vLLM kills
 # an engine that does not stop at once, and a stream that waits for it would wait for ever.
@@ -21,6 +21,8 @@ EPILOG: Final = """\
 Every other flag is vLLM's and goes to vLLM unchanged: --host, --port, --api-key, --dtype,
 --max-model-len, --tensor-parallel-size, ... `galton serve --help=all` prints them all;
 they are explained at https://docs.vllm.ai/en/stable/cli/serve/.
+
+vLLM logs warnings only, unless told otherwise: --log-level INFO.
 
 examples:
   galton serve                                  the bundled demo model on port 8000
@@ -91,6 +93,7 @@ def announce_plugins() -> None:
 
 def set_environment(settings: Settings) -> None:
     """What vLLM takes from its environment only. What the user has set there stays."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", LOG_LEVEL)
     os.environ.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", str(settings.keep_alive_seconds))
     os.environ.setdefault("VLLM_MAX_N_SEQUENCES", str(settings.max_choices))
 

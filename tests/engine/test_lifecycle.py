@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ import psutil
 import pytest
 
 from loadtests.servers import Process, ServerError, free_port, galton, stop
+from server.settings import LOG_LEVEL
 from tests.shared import warm
 from tests.shared.families import build
 from tests.shared.servers import DEMO, MODEL, Server, Stream, eventually, running
@@ -81,6 +83,20 @@ def _is_one_process_bound_as_vllm_binds(server: Server) -> None:
     core, every = server.child("EngineCore"), os.sched_getaffinity(server.process.pid)
     assert len(os.sched_getaffinity(core.pid)) == 1
     assert sum(os.sched_getaffinity(thread.id) == every for thread in core.threads()) >= 2
+
+
+def test_the_log_of_a_start_is_a_screen_with_a_request_to_paste(tmp_path: Path) -> None:
+    """As where nobody names a level."""
+    env = {"VLLM_LOGGING_LEVEL": LOG_LEVEL}
+    with running(galton("serve"), tmp_path / "log", env) as server:
+        log = server.log.read_text()
+        (request,) = re.findall(r"^curl .*?^}'$", log, flags=re.DOTALL | re.MULTILINE)
+        pasted = ["bash", "-c", request.replace("curl", "curl --silent --show-error")]
+        answer = json.loads(subprocess.check_output(pasted))
+    assert answer["routing"]["policy"]["seed"] == 7
+    assert "routing self-test passed" in log
+    assert " INFO " not in log
+    assert len(log.splitlines()) < 50
 
 
 def test_hangup_reloads_the_presets_that_came_with_the_demo(tmp_path: Path) -> None:
