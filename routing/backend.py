@@ -83,6 +83,12 @@ class Backend(Protocol):
         of the tokens, absolute, int64, or longer.
         """
 
+    def needs_native(self, num_tokens: int) -> bool:
+        """Whether any of so many tokens, with padding, is to have the native choice, or to be
+        compared with it.
+        """
+        ...
+
     def route(
         self,
         router_logits: torch.Tensor,
@@ -95,8 +101,9 @@ class Backend(Protocol):
 
         router_logits: [T, E], any float dtype; padding after the step's tokens is routed
         natively and not counted. native_weights, native_ids: [T, K] float32, int32, what the
-        model's own router chose. layer_index: among the spec's layers. num_columns: as many as a
-        token of the step has experts, or more: see `StepState.slot_columns`.
+        model's own router chose, or anything where `needs_native` is not so. layer_index: among
+        the spec's layers. num_columns: as many as a token of the step has experts, or more: see
+        `StepState.slot_columns`.
         Returns topk_weights and topk_ids, [T, num_columns]. Columns that a token does not use
         repeat its best expert with weight 0: no further expert is read from memory for them.
         """

@@ -34,6 +34,7 @@ class CpuBackend:
         self.state = StepState(spec, rules, max_num_tokens, max_num_seqs, max_num_tokens, memory)
         self._table = table_of(self.state.arrays, self.state.sizes)
         self.step_table: int = self._table.ctypes.data
+        self._num_curious = 0
 
     def write_slot(self, slot: int, request: RoutedRequest) -> None:
         """See `Backend`."""
@@ -41,8 +42,14 @@ class CpuBackend:
 
     def begin_step(self, slots: Any, query_start: Any, positions: Any) -> None:
         """See `Backend`."""
-        begin(np.asarray(slots), np.asarray(query_start), np.asarray(positions), self.step_table)
+        self._num_curious = begin(
+            np.asarray(slots), np.asarray(query_start), np.asarray(positions), self.step_table
+        )
         self.state.counts.last_step[0] = time.time()
+
+    def needs_native(self, num_tokens: int) -> bool:
+        """See `Backend`."""
+        return bool(self._num_curious or num_tokens != self.state.arrays.num_tokens[0])
 
     def route(
         self,

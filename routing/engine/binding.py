@@ -1,7 +1,8 @@
 """Every MoE layer gets a router that asks vLLM's own first, and then the request's policy.
 
 The native part stays ordinary traced torch code, so that tokens without a policy keep
-vLLM's own bits, compiled or eager; ours is the operator of `routing.engine.operator`.
+vLLM's own bits, compiled or eager; ours is the operator of `routing.engine.operator`. Where every
+token of a step follows a policy, and none is compared with it, the native part is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class RoutingBindError(RuntimeError):
 
 
 class PolicyRouter(BaseRouter):
-    """Stands in a layer where vLLM's router stood, and asks it first."""
+    """Stands in a layer where vLLM's router stood, and asks it first where that is wanted."""
 
     def __init__(self, native: BaseRouter, layer_index: int, bound: BoundModel) -> None:
         super().__init__(native.top_k, native.global_num_experts, native.eplb_state)
@@ -46,11 +47,17 @@ class PolicyRouter(BaseRouter):
         *,
         input_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        native_weights, native_ids = self.native._compute_routing(
-            hidden_states, router_logits, torch.int32, input_ids=input_ids
-        )
         # A compiled graph serves every step.
-        num_columns = self.max_top_k if torch.compiler.is_compiling() else self.bound.num_columns
+        is_static, num_tokens = torch.compiler.is_compiling(), router_logits.shape[0]
+        num_columns = self.max_top_k if is_static else self.bound.num_columns
+        if is_static or self.bound.backend.needs_native(num_tokens):
+            native_weights, native_ids = self.native._compute_routing(
+                hidden_states, router_logits, torch.int32, input_ids=input_ids
+            )
+        else:
+            shape = (num_tokens, self.top_k)
+            native_weights = router_logits.new_empty(shape, dtype=torch.float32)
+            native_ids = router_logits.new_empty(shape, dtype=torch.int32)
         weights, ids = torch.ops.vllm.galton_route(
             router_logits, native_weights, native_ids, self.layer_index, num_columns
         )

@@ -82,6 +82,10 @@ class GpuBackend:
         begin(to_device(slots), to_device(query_start), to_device(positions), self.step)
         self.state.counts.last_step[0] = time.time()
 
+    def needs_native(self, num_tokens: int) -> bool:
+        """See `Backend`. Whose policy a token follows is known on the device only."""
+        return True
+
     def _on_device(self, array: Array) -> torch.Tensor:
         return array if isinstance(array, torch.Tensor) else self._copy(array)
 

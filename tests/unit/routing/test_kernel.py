@@ -19,6 +19,7 @@ from routing.reference.rule import RouterRule, clamp, entropy, measures
 from routing.spec import RouterSpec
 from routing.state import RoutedRequest
 from tests.shared.kernels import (
+    BACKEND,
     DEVICE,
     IS_INTERPRETED,
     Floats,
@@ -387,6 +388,29 @@ def test_what_layers_are_given_is_observed_while_asked_for() -> None:
     assert seen.native_weights[:2, 0].tolist() == native_weights.tolist()
     assert seen.router_logits[:2, 0].tolist() == clamp(logits).tolist()
     assert backend.recorded(np.arange(2)).topk_ids[:, 0].tolist() == ids.tolist()
+
+
+@pytest.mark.skipif(BACKEND == "gpu", reason="what a GPU's tokens follow, its host does not know")
+def test_the_native_choice_is_wanted_by_its_tokens_and_by_who_compares() -> None:
+    spec = spec_of(16, 4)
+    backend = backend_of(spec, 8, 2, RouterRule())
+    sampled = request_of({"mode": "sample", "seed": 5}, 3, spec)
+    both = [sampled, request_of({"mode": "uniform", "seed": 5, "scope": "all"}, 3, spec)]
+
+    def wanted(requests: list[RoutedRequest], *computed: int, padding: int = 0) -> bool:
+        tokens = np.ones(len(requests), int)
+        begin_batch(backend, requests, tokens, np.array(computed))
+        return backend.needs_native(len(requests) + padding)
+
+    assert not wanted(both, 3, 0)
+    assert wanted(both, 2, 0)  # a token of a prompt that the policy leaves alone
+    assert wanted(both, 3, 0, padding=1)
+    assert wanted([*both[:1], request_of(None, 3, spec)], 4, 0)
+    reported = request_of({"mode": "sample", "seed": 5, "scope": "all"}, 3, spec)
+    reported.include = ("stats",)
+    assert wanted([reported], 3)
+    backend.end_step()
+    assert backend.needs_native(1)
 
 
 def test_a_token_computed_again_is_told_apart() -> None:
