@@ -8,7 +8,7 @@ PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility triton \
+.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility triton upstream \
 	gpu-setup gpu-check gpu-dry-run \
 	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
 	promises clean
@@ -29,6 +29,7 @@ help:
 	@echo "make reproducibility              the same requests alone, in crowds, chunks, preempted"
 	@echo "make battery                      randomness tests of the router's noise (TestU01)"
 	@echo "make triton                       compile the kernels with the Tritons of GPUs' torches"
+	@echo "make upstream                     faults of vLLM's that Galton works around, each as a program"
 	@echo "make gpu-dry-run                  what of a GPU's set-up can be tried without a GPU"
 	@echo "make conformance                  real clients (openai, LangChain, lm-eval, ...) on the demo"
 	@echo "make conformance-lock             write tests/clients/requirements.lock"
@@ -165,6 +166,13 @@ triton: setup
 	for version in 3.6.0 3.7.1; do \
 		.venv/bin/uv pip install --quiet --no-deps --target build/triton-$$version triton==$$version && \
 		PYTHONPATH=build/triton-$$version .venv/bin/python -m tests.shared.compiled_kernels || exit 1; \
+	done
+
+# Stock vLLM, without Galton's plugins. A minute.
+upstream: setup
+	for fault in drafts seeds spinning; do \
+		VLLM_PLUGINS= VLLM_LOGGING_LEVEL=ERROR .venv/bin/python tests/slow/upstream/$$fault.py \
+			models/demo/checkpoint || exit 1; \
 	done
 
 # About an hour. Trials are kept in build/presets: the same command goes on from them.
