@@ -63,7 +63,7 @@ async def _soak(server: Server, args: argparse.Namespace) -> list[str]:
     samples: list[dict[str, Any]] = []
     watching = asyncio.create_task(watch(server.process.pid, samples))
     start = time.monotonic()
-    bar = tqdm(unit=" requests", desc="soak", smoothing=0.01)
+    bar = tqdm(unit=" requests", desc="soak", smoothing=0.01, mininterval=1)
     with bar, contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C
         await clients.run(args.minutes * 60, bar.update)
     watching.cancel()

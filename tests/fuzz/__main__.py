@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         fuzzer = Fuzzer(server.url, MODEL, args.seed)
         numbers = range(args.first, args.first + args.cases)
         with contextlib.suppress(KeyboardInterrupt):
-            with tqdm(total=len(numbers), unit=" cases", desc="fuzz", smoothing=0.01) as bar:
+            with tqdm(
+                total=len(numbers), unit=" cases", desc="fuzz", smoothing=0.01, mininterval=1
+            ) as bar:
                 fuzzer.run(numbers, args.in_flight, bar.update)
             if args.examples:
                 how = {"examples": args.examples, "seed": args.seed, "phases": PHASES}
