@@ -158,15 +158,19 @@ def observe(circumstance: str, count: int) -> dict[str, Any]:
 
 def _elsewhere(circumstance: str, count: int) -> dict[str, Any]:
     """`observe` in a process of its own, which is ended with all that it started."""
-    ranks = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"} if "ranks" in circumstance else {}
-    single = {} if ranks else {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    if "ranks" in circumstance:
+        env = {"VLLM_CPU_OMP_THREADS_BIND": "0|1"}
+    else:
+        env = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    if torch.cuda.is_available():
+        env["VLLM_GPU_SYNC_CHECK"] = "error"  # no step may wait for the device
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "seen.json"
         command = [sys.executable, "-m", "tests.slow.reproducibility", f"--only={circumstance}"]
         process = subprocess.Popen(
             [*command, f"--requests={count}", f"--out={out}"],
             cwd=REPO,
-            env=warm.environment(**ranks, **single),
+            env=warm.environment(**env),
             stdout=sys.stderr,
             start_new_session=True,
         )
