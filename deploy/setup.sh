@@ -31,7 +31,8 @@ esac
 free_mib=$(df --output=avail -m . | tail -n 1)
 [ "$free_mib" -ge $((needed_gib * 1024)) ] ||
     fail "$needed_gib GiB of free disk are needed here, $free_mib MiB are left"
-before=$(cat .venv/.device 2>/dev/null || echo "$device")
+before=$device
+[ ! -d .venv ] || before=$(cat .venv/.device 2>/dev/null || echo cpu)
 [ "$before" = "$device" ] || fail ".venv was set up for $before: make clean, then again"
 
 step 1/4 "virtual environment .venv"
