@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from routing.cpu.elementary import exp
+from routing.cpu.elementary import bits_of, exp, number_of
 from routing.reference.rule import LOWEST, SCORINGS, SPARSEMIXER_EPSILON
 
 
@@ -37,6 +37,7 @@ def decode_rule(code, correction_bias):
     )
 
 
+_ALL_BUT_SIGN = (1 << 63) - 1
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = range(len(SCORINGS))
 
 
@@ -115,12 +116,16 @@ def _exp_below(values, count, highest):
     return _sum(values, count)
 
 
-@njit(fastmath={"reassoc", "nsz", "nnan"}, error_model="numpy")
+@njit(error_model="numpy")
 def _largest(values, count):
-    highest = values[0]
+    """Of the numbers' bits, which order as they do once those of the negative ones are flipped:
+    numba has no vector instructions for the largest of float64.
+    """
+    highest = np.int64(-1 << 63)
     for i in range(count):
-        highest = max(highest, values[i])
-    return highest
+        bits = bits_of(values[i])
+        highest = max(highest, bits ^ ((bits >> 63) & _ALL_BUT_SIGN))
+    return number_of(highest ^ ((highest >> 63) & _ALL_BUT_SIGN))
 
 
 @njit(fastmath={"reassoc"}, error_model="numpy")
