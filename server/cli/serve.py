@@ -22,11 +22,9 @@ Every other flag is vLLM's and goes to vLLM unchanged: --host, --port, --api-key
 --max-model-len, --tensor-parallel-size, ... `galton serve --help=all` prints them all;
 they are explained at https://docs.vllm.ai/en/stable/cli/serve/.
 
-vLLM logs warnings only, unless told otherwise: --log-level INFO.
-
 examples:
   galton serve                                  the bundled demo model on port 8000
-  galton serve --port 8123
+  galton serve --port 8123 --log-level INFO     with all that vLLM has to say
   galton serve allenai/OLMoE-1B-7B-0924-Instruct --max-experts-per-token 16
 """
 
