@@ -8,8 +8,8 @@ PAGES := deploy/monitoring/README.md loadtests/quality/README.md routing/README.
 # environment says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility triton upstream \
-	gpu-setup gpu-check gpu-dry-run \
+.PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility \
+	triton upstream gpu-setup gpu-check gpu-dry-run \
 	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
 	promises clean
 
@@ -127,7 +127,7 @@ lock: setup
 	.venv/bin/uv pip compile pyproject.toml --extra cuda $(LOCK) \
 		--python-platform x86_64-manylinux_2_28 --output-file requirements-cuda.lock $(ARGS)
 
-# About 12 minutes on 2 cores: 250 requests in each of 6 circumstances.
+# About 12 minutes on 2 cores: 250 requests in each of 7 circumstances.
 reproducibility: setup
 	.venv/bin/python -m tests.slow.reproducibility $(ARGS)
 

@@ -65,10 +65,9 @@ class RoutedRequest:
         if policy is None:
             return spec.top_k
         if self.trace is not None:  # where it holds nothing the model's own router chooses
-            most = min(self.trace.topk_ids.shape[2], spec.max_top_k)
-        else:
-            most = policy.most_experts()
-        return most if policy.routes_prompt and self.trace is None else max(most, spec.top_k)
+            return max(spec.top_k, min(self.trace.topk_ids.shape[2], spec.max_top_k))
+        most = policy.most_experts()
+        return most if policy.routes_prompt else max(spec.top_k, most)
 
     def first_position(self) -> int:
         """Of its first token that follows the policy."""

@@ -4,6 +4,7 @@ what is answered. Drafts on vLLM's other runner, and a model's: `test_runner_v2`
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from scipy.stats import chi2_contingency
 
 from loadtests.servers import galton
 from tests.conftest import FreshPrompt
+from tests.shared.drafts import ngrams
 from tests.shared.servers import Server, running
 
 POLICIES: list[dict[str, Any]] = [
@@ -27,11 +29,8 @@ POLICIES: list[dict[str, Any]] = [
 @pytest.fixture(scope="module")
 def drafting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Three tokens guessed from what came before them."""
-    ngram = (
-        '{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3, '
-        '"prompt_lookup_min": 1}'
-    )
-    command = galton("serve", "--max-experts-per-token=8", f"--speculative-config={ngram}")
+    drafts = json.dumps(ngrams(3))
+    command = galton("serve", "--max-experts-per-token=8", f"--speculative-config={drafts}")
     log = tmp_path_factory.mktemp("drafts") / "log"
     # Not warm: vLLM guesses with numba's threads, which a fork has on one core with the model's.
     with running(command, log, popen=subprocess.Popen) as started:

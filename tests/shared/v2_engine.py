@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.demo import CHECKPOINT
+from tests.shared.drafts import ngrams
 from tests.shared.interpreter import patch_language_once
-
-DEMO = "models/demo/checkpoint"
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,12 @@ class Case:
         if self.draft_model:
             options["speculative_config"] = {
                 "method": "draft_model",
-                "model": DEMO,
+                "model": str(CHECKPOINT),
                 "num_speculative_tokens": self.num_drafts,
             }
         elif self.num_drafts:
-            options["speculative_config"] = {
-                "method": "ngram_gpu" if self.is_async else "ngram",
-                "num_speculative_tokens": self.num_drafts,
-                "prompt_lookup_max": 3,
-                "prompt_lookup_min": 1,
-            }
+            method = "ngram_gpu" if self.is_async else "ngram"
+            options["speculative_config"] = ngrams(self.num_drafts, method)
         if self.num_blocks:
             options |= {"num_gpu_blocks_override": self.num_blocks}
         return options
@@ -158,7 +154,7 @@ def main() -> None:
     from routing.engine import engine_options
 
     llm = LLM(
-        model=DEMO,
+        model=str(CHECKPOINT),
         dtype="bfloat16",
         enforce_eager=True,
         max_model_len=96,

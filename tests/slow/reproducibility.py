@@ -29,24 +29,19 @@ import torch
 from routing.policy.modes import MODES
 from routing.spec import RouterSpec
 from tests.shared import warm
+from tests.shared.drafts import ngrams
 from tests.shared.servers import DEMO, REPO
 from tests.shared.traces import random_trace
 
 MAX_TOP_K, NUM_TOKENS = 8, 16
 SMALL = {"max_num_batched_tokens": 48, "num_gpu_blocks_override": 24}
-DRAFTS = {
-    "method": "ngram",
-    "num_speculative_tokens": 3,
-    "prompt_lookup_max": 3,
-    "prompt_lookup_min": 1,
-}
 CIRCUMSTANCES: dict[str, dict[str, Any]] = {
     "alone": {},
     "alone, after a restart": {},
     "in batches": {"batches": True},
     "in batches, prompts cached": {"batches": True, "repeats": 2},
     "in batches, chunks and preemption": {"batches": True, "engine": SMALL},
-    "in batches, drafted": {"batches": True, "engine": {"speculative_config": DRAFTS}},
+    "in batches, drafted": {"batches": True, "engine": {"speculative_config": ngrams(3)}},
     "in batches, two ranks": {"batches": True, "engine": {"tensor_parallel_size": 2}},
 }
 # Where no graph is replayed; where no step is scheduled ahead of the device.
