@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup serve test check unit servers rest lint docs dashboards pictures tools lock reproducibility \
 	triton upstream gpu-setup gpu-check gpu-dry-run \
-	conformance conformance-lock open-webui battery presets quality bench bench-full fuzz faults soak \
+	conformance conformance-lock open-webui battery presets quality bench bench-full bench-start bench-rivals fuzz faults soak \
 	promises clean
 
 help:
@@ -38,6 +38,8 @@ help:
 	@echo "make quality                      measure the demo by task and policy, with plots"
 	@echo "make bench                        cost of routing beside stock vLLM, ten minutes; a report"
 	@echo "make bench-full                   all that loadtests/bench measures, hours"
+	@echo "make bench-start                  how long a start takes beside stock vLLM's"
+	@echo "make bench-rivals                 the demo on llama.cpp and transformers serve"
 	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
 	@echo "make faults                       what can happen to a server, five times each"
 	@echo "make soak                         an hour of mixed load: is every promise kept?"
@@ -190,6 +192,15 @@ bench: setup
 
 bench-full: setup
 	.venv/bin/python -m loadtests.bench $(ARGS)
+
+# ARGS=--cold, ARGS=--compiled. Run nothing else meanwhile.
+bench-start: setup
+	.venv/bin/python -m loadtests.bench.start $(ARGS)
+
+# Needs a C++ compiler; ten minutes to build, ten to measure.
+bench-rivals: setup
+	loadtests/bench/rivals/setup.sh
+	.venv/bin/python -m loadtests.bench loadtests/bench/rivals/rivals.toml $(ARGS)
 
 # About 20 minutes. ARGS="--cases 1000 --examples 0" for a try.
 fuzz: setup

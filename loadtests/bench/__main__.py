@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -80,24 +80,23 @@ def _run(tool: LoadTool, scenario: Scenario, out: Path) -> None:
     left = [point for point in points if point not in results.runs]
     if left:
         loads = {load.label: load for load in scenario.loads}
-        variants = {variant.name: variant for variant in scenario.variants}
         with ExitStack() as stack:
-            servers = _start(stack, scenario, folder)
+            model = _checkpoint(scenario.checkpoint, folder.parent)
+            variants = {variant.name: variant.of(model) for variant in scenario.variants}
+            servers = _start(stack, scenario, model, variants.values(), folder)
             stack.enter_context(busy_loops(scenario.busy))
             if not results.ceiling:
                 results.ceiling = _ceiling(tool, scenario)
-            for variant in scenario.variants:  # what comes first is slower
-                measure(
-                    tool, servers[_server(variant)], scenario, variant, scenario.loads[0], "warm-up"
-                )
+            for variant in variants.values():  # what comes first is slower
+                server = servers[_server(variant)]
+                measure(tool, server, scenario, variant, scenario.loads[0], "warm-up")
             bar = tqdm(left, desc=scenario.name, unit=" runs", initial=len(results.runs))
             for point in bar:
                 variant, load = variants[point.variant], loads[point.load]
                 bar.set_postfix_str(f"{variant.name}, {load.label}")
                 server = servers[_server(variant)]
-                results.runs[point] = measure(
-                    tool, server, scenario, variant, load, f"round {point.round}"
-                )
+                key = f"round {point.round}"
+                results.runs[point] = measure(tool, server, scenario, variant, load, key)
                 results.save()
                 time.sleep(GAP_SECONDS)
     report.write(results, folder / "report.html")
@@ -106,27 +105,28 @@ def _run(tool: LoadTool, scenario: Scenario, out: Path) -> None:
 
 
 def _start(
-    stack: ExitStack, scenario: Scenario, folder: Path
-) -> dict[tuple[str, tuple[str, ...]], Server]:
+    stack: ExitStack, scenario: Scenario, model: str, variants: Iterable[Variant], folder: Path
+) -> dict[tuple[Any, ...], Server]:
     """One server for all variants that need the same."""
-    model = _checkpoint(scenario.checkpoint, folder.parent)
-    servers: dict[tuple[str, tuple[str, ...]], Server] = {}
-    for variant in scenario.variants:
+    servers: dict[tuple[Any, ...], Server] = {}
+    for variant in variants:
         if (key := _server(variant)) in servers:
             continue
         print(f"{scenario.name}: starting {variant.server} {' '.join(variant.flags)}")
-        flags = (*scenario.flags, *variant.flags)
+        flags, plugins = (*scenario.flags, *variant.flags), ""
         if variant.server == "galton":
             command, plugins = galton("serve", model, *flags), "galton"
+        elif variant.server == "stock":
+            command = stock(f"--model={model}", *flags)
         else:
-            command, plugins = stock(f"--model={model}", *flags), ""
+            command = [*variant.server, *variant.flags]
         log = folder / f"server-{len(servers)}.log"
         environment = {**os.environ, "VLLM_PLUGINS": plugins}
         servers[key] = stack.enter_context(running(command, log, environment))
     return servers
 
 
-def _server(variant: Variant) -> tuple[str, tuple[str, ...]]:
+def _server(variant: Variant) -> tuple[Any, ...]:
     return variant.server, variant.flags
 
 

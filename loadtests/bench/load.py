@@ -109,7 +109,8 @@ def _run(job: Job) -> Outcome | str:
             prompt_len=0,
             expected_output_len=body.output_tokens,
             chat_messages=body.messages,
-            request_overrides=body.more,
+            # Older servers know the older name only.
+            request_overrides={"max_tokens": body.output_tokens, **body.more},
         )
         for body in job.bodies
     ]
@@ -132,7 +133,7 @@ def _run(job: Job) -> Outcome | str:
             profile=False,
             selected_percentile_metrics=[],
             selected_percentiles=[],
-            ignore_eos=True,
+            ignore_eos=False,  # said by those whose server knows it
             goodput_config_dict={},
             max_concurrency=job.load.in_flight,
             lora_modules=None,
@@ -142,11 +143,16 @@ def _run(job: Job) -> Outcome | str:
     )
     if errors := [error for error in found["errors"] if error]:
         return f"{len(errors)} of {len(requests)} requests failed, the first: {errors[0][-300:]}"
+    lengths = [
+        # 1 stands also for a server that does not say; all are asked to ignore an end.
+        told if told > 1 else body.output_tokens
+        for told, body in zip(found["output_lens"], job.bodies, strict=True)
+    ]
     is_open = job.load.requests_per_second is not None
     waits = found["queue_times"] if is_open else [0.0] * len(requests)
     return Outcome(
         duration=found["duration"],
-        tokens=found["total_output_tokens"],
+        tokens=sum(lengths),
         prompt_tokens=found["total_input_tokens"],
         ttft=[wait + ttft for wait, ttft in zip(waits, found["ttfts"], strict=True)],
         # The first chunk of a chat has the role, and comes with the first token.
@@ -154,7 +160,7 @@ def _run(job: Job) -> Outcome | str:
         per_token=[
             (latency - ttft) / max(tokens - 1, 1)
             for latency, ttft, tokens in zip(
-                found["latencies"], found["ttfts"], found["output_lens"], strict=True
+                found["latencies"], found["ttfts"], lengths, strict=True
             )
         ],
     )

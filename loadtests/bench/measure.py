@@ -59,7 +59,7 @@ def measure(
 ) -> Run:
     """One run of a variant. key: makes its texts its own. Raises LoadError, RequestError."""
     asked = questions(scenario, load, key, variant.name)
-    model = httpx.get(f"{server.url}/v1/models").json()["data"][0]["id"]
+    model = variant.body.get("model") or _model(server.url)
     sent = bodies(server.url, model, variant, asked, key)
     job = Job(server.url, model, sent, load, seed=random.Random(key).randrange(2**32))
     before = _Server.now(server, variant)
@@ -84,6 +84,12 @@ def measure(
     )
 
 
+def _model(url: str) -> str:
+    """The first that a server has."""
+    name: str = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+    return name
+
+
 def _percentiles(seconds: Sequence[float]) -> list[float]:
     return [float(p) * 1000 for p in np.percentile(seconds or [0.0], PERCENTILES)]
 
@@ -104,7 +110,8 @@ def bodies(
         assert answer.routing is not None
         policies[i]["trace"] = answer.routing["trace"][0]["data"]
     more = [
-        ({"routing": policy} if policy else {})
+        variant.body
+        | ({"routing": policy} if policy else {})
         | ({"model": f"{model}-{share.preset}"} if share.preset else {})
         for policy, share in zip(policies, shares, strict=True)
     ]
@@ -150,10 +157,11 @@ class _Server:
                 times = process.cpu_times()
                 cpu += times.user + times.system
                 memory += process.memory_full_info().pss / 2**20
-        families = text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+        page = httpx.get(f"{server.url}/metrics")
+        found = text_string_to_metric_families(page.text) if page.is_success else ()
         cached = sum(
             sample.value
-            for family in families
+            for family in found
             for sample in family.samples
             if sample.name == "vllm:prefix_cache_hits_total"
         )

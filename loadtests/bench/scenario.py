@@ -40,20 +40,29 @@ class Share(_Table):
 class Variant(_Table):
     """One of the things that are compared. flags: added to the server's command line.
 
-    scrape_seconds: /metrics is asked so often meanwhile; None: not at all.
+    server: a command line for any other that takes --host and --port and answers /health. body:
+    what requests carry besides, that no answer ends early. In both {checkpoint} is the
+    checkpoint's path. scrape_seconds: /metrics is asked so often meanwhile; None: not at all.
     """
 
     name: str
-    server: Literal["galton", "stock"] = "galton"
+    server: Literal["galton", "stock"] | tuple[str, ...] = "galton"
+    body: dict[str, Any] = {"ignore_eos": True}
     policies: tuple[Share, ...] = (Share(),)
     flags: tuple[str, ...] = ()
     scrape_seconds: Positive | None = None
 
     @model_validator(mode="after")
-    def _stock_has_no_policies(self) -> Variant:
-        if self.server == "stock" and self.policies != (Share(),):
-            raise ValueError("stock vLLM has no policies")
+    def _only_galton_has_policies(self) -> Variant:
+        if self.server != "galton" and self.policies != (Share(),):
+            raise ValueError("only Galton has policies")
         return self
+
+    def of(self, checkpoint: str) -> Variant:
+        """With the checkpoint's path filled in."""
+        return Variant.model_validate_json(
+            self.model_dump_json().replace("{checkpoint}", checkpoint)
+        )
 
 
 class Load(_Table):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from loadtests.bench.load import LoadError, LoadTool, load_tool
 from loadtests.bench.measure import measure
 from loadtests.bench.scenario import Load, Scenario, Share, Variant
+from loadtests.servers import running
 from tests.shared.servers import Server
 
 LOAD = Load(requests=6, in_flight=3, output_tokens=8)
@@ -48,6 +51,39 @@ def test_a_replay_follows_its_own_trace_and_arrivals_wait_for_nobody(
     assert run.experts is not None
     assert run.experts.per_token == 4
     assert run.cached == 0
+
+
+OTHER = """
+import http.server, json, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert asked["model"] == "/models/a" and "ignore_eos" not in asked, asked
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(asked["max_tokens"]):
+            event = {"choices": [{"index": 0, "delta": {"content": " token"}}]}
+            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\\n\\n")
+
+port = int(sys.argv[-1].removeprefix("--port="))
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+def test_a_server_that_tells_neither_models_nor_tokens_is_measured(
+    tool: LoadTool, tmp_path: Path
+) -> None:
+    command = (sys.executable, "-c", OTHER)
+    other = Variant(name="other", server=command, body={"model": "{checkpoint}"}).of("/models/a")
+    with running(command, tmp_path / "log") as started:
+        run = measure(tool, started, SCENARIO, other, LOAD, "other")
+    assert run.tokens_per_second == pytest.approx(8 * run.requests_per_second)
+    assert run.experts is None
 
 
 def test_a_refused_request_stops_the_run(tool: LoadTool, server: Server) -> None:

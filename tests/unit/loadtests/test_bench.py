@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from loadtests.bench import __main__ as bench
-from loadtests.bench import report
+from loadtests.bench import report, start
 from loadtests.bench.measure import Experts, Run
 from loadtests.bench.results import Point, Results
 from loadtests.bench.scenario import (
@@ -63,7 +63,7 @@ def test_every_scenario_that_comes_with_galton_can_be_read(name: str) -> None:
         (
             "title = 'x'\nloads = [{in_flight = 1}]\n"
             "[[variants]]\nname = 'a'\nserver = 'stock'\npolicies = [{routing = {top_k = 1}}]",
-            "variants.0: Value error, stock vLLM has no policies",
+            "variants.0: Value error, only Galton has policies",
         ),
         ("title = ", "Invalid value"),
     ],
@@ -75,6 +75,31 @@ def test_a_wrong_scenario_names_its_field(tmp_path: Path, text: str, wrong: str)
         find(str(path))
     assert str(raised.value).startswith(f"{path}: ")
     assert wrong in str(raised.value)
+
+
+def test_another_server_is_a_command_line_with_the_checkpoint_filled_in() -> None:
+    command = ("serve", "{checkpoint}")
+    variant = Variant(name="other", server=command, body={"model": "{checkpoint}"}).of("/models/a")
+    assert variant.server == ("serve", "/models/a")
+    assert variant.body == {"model": "/models/a"}
+    with pytest.raises(ValueError, match="only Galton has policies"):
+        Variant(name="other", server=command, policies=(Share(routing={"top_k": 1}),))
+
+
+def test_rivals_are_a_scenario() -> None:
+    scenario = find(str(Path(bench.__file__).parent / "rivals" / "rivals.toml"))
+    assert [variant.server for variant in scenario.variants[:2]] == ["galton", "stock"]
+
+
+def test_starts_are_compared_pair_by_pair() -> None:
+    ours = [{"/health answers": 12.0}, {"/health answers": 15.0}]
+    theirs = [{"/health answers": 11.0}, {"/health answers": 11.5}]
+    rows = start.table({"stock vLLM": theirs, "Galton": ours}).splitlines()
+    assert rows[0] == "| until | stock vLLM | Galton | more |"
+    assert (
+        "| /health answers | 11.2 s (11.0 to 11.5) | 13.5 s (12.0 to 15.0) | 2.2 s (1.0 to 3.5) |"
+        in rows
+    )
 
 
 def test_an_unknown_scenario_is_told_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
