@@ -39,7 +39,7 @@ help:
 	@echo "make bench                        cost of routing beside stock vLLM, ten minutes; a report"
 	@echo "make bench-full                   all that loadtests/bench measures, hours"
 	@echo "make bench-start                  how long a start takes beside stock vLLM's"
-	@echo "make bench-rivals                 the demo on llama.cpp and transformers serve"
+	@echo "make bench-rivals                 the demo beside llama.cpp, too"
 	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
 	@echo "make faults                       what can happen to a server, five times each"
 	@echo "make soak                         an hour of mixed load: is every promise kept?"

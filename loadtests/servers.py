@@ -83,7 +83,7 @@ def running(
     with log.open("wb") as output:
         # A session of its own: Ctrl-C here ends it below, in order.
         process = popen(
-            [*command, "--host=127.0.0.1", f"--port={port}"],
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -70,7 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             event = {"choices": [{"index": 0, "delta": {"content": " token"}}]}
             self.wfile.write(b"data: " + json.dumps(event).encode() + b"\\n\\n")
 
-port = int(sys.argv[-1].removeprefix("--port="))
+port = int(sys.argv[-1])
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
 

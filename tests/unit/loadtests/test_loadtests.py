@@ -21,7 +21,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200 if self.path == "/health" else 404)
         self.send_header("Content-Length", "0")
         self.end_headers()
-port = int(sys.argv[-1].removeprefix("--port="))
+port = int(sys.argv[-1])
 server = http.server.HTTPServer(("127.0.0.1", port), Handler)
 """
 STUBBORN = f"{HEALTHY}signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
