@@ -137,7 +137,7 @@ def _run(job: Job) -> Outcome | str:
             goodput_config_dict={},
             max_concurrency=job.load.in_flight,
             lora_modules=None,
-            extra_headers=None,
+            extra_headers={"Connection": "close"},  # some servers close kept ones as they like
             extra_body={"temperature": 0},
         )
     )
