@@ -15,11 +15,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 from tqdm import tqdm  # type: ignore[import-untyped]
 
@@ -62,10 +61,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     found: dict[str, list[Seconds]] = {name: [] for name in commands}
     turns = [(name, pair) for pair in range(-1, args.pairs) for name in commands]
     try:
-        with _caches(args.cold) as environment:
+        with tempfile.TemporaryDirectory() as caches:
             for name, pair in tqdm(turns, desc="starts"):
                 log = args.out / f"{name.split()[0]}.log"
-                seconds = started(commands[name], environment(name), log)
+                environment = _environment(name, Path(caches), args.cold)
+                seconds = started(commands[name], environment, log)
                 if pair >= 0:
                     found[name].append(seconds)
     except (RequestError, ServerError) as error:
@@ -80,24 +80,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-@contextmanager
-def _caches(cold: bool) -> Iterator[Any]:
-    """A server's environment, by its name: with caches of its own, empty each time if `cold`."""
-    with tempfile.TemporaryDirectory() as folder:
-
-        def environment(name: str) -> dict[str, str]:
-            caches = Path(folder) / name.split()[0]
-            if cold:
-                shutil.rmtree(caches, ignore_errors=True)
-            kept = {
-                "VLLM_CACHE_ROOT": str(caches / "vllm"),
-                "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
-                **({"NUMBA_CACHE_DIR": str(caches / "numba")} if cold else {}),
-            }
-            plugins = "galton" if name == "Galton" else ""
-            return {**os.environ, **kept, "VLLM_PLUGINS": plugins, "VLLM_LOGGING_LEVEL": "INFO"}
-
-        yield environment
+def _environment(name: str, caches: Path, cold: bool) -> dict[str, str]:
+    """A server's, with caches of its own; empty ones, if `cold`."""
+    folder = caches / name.split()[0]
+    if cold:
+        shutil.rmtree(folder, ignore_errors=True)
+    kept = {
+        "VLLM_CACHE_ROOT": str(folder / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
+        **({"NUMBA_CACHE_DIR": str(folder / "numba")} if cold else {}),
+    }
+    plugins = "galton" if name == "Galton" else ""
+    return {**os.environ, **kept, "VLLM_PLUGINS": plugins, "VLLM_LOGGING_LEVEL": "INFO"}
 
 
 def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Seconds:
