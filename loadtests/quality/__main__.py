@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     rows = all_rows(args.presets, control=CONTROL in checkpoints)
+    rows = [row for row in rows if args.only in row.name]
     results = Results.at(args.out, settings, rows)
     for name, checkpoint in checkpoints.items():
         own_rows = [row for row in rows if row.checkpoint == name]
@@ -83,6 +84,9 @@ def run(args: argparse.Namespace) -> None:
             measure_rows(url, own_rows, results)
             if name == DEMO:
                 time_rows(url, own_rows, results)
+    if args.only:
+        print(f"written: {args.out}")
+        return
     measured = [results.measured[row.key] for row in rows]
     plots.draw(args.out, measured, results.usages)
     print(f"written: {args.out}; `make docs` puts ten rows into the page")
@@ -107,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--presets", type=Path, default=PRESETS, help="default: the demo's")
     add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
     add("--out", type=Path, default=HERE, help="results.json and pictures")
+    add("--only", default="", help="rows whose name holds this, without pictures; give --out, too")
     add("--per-task", type=at_least_one, default=100, help="questions of each task (100)")
     add(
         "--sampled-per-task",

@@ -41,6 +41,7 @@ def all_rows(presets: Path, *, control: bool) -> list[Row]:
     found = [_top_k(DEMO, k) for k in (4, 1, 2, 3, 6, 8)]
     for scope in ("decode", "all"):
         found += [_sample(DEMO, t, scope) for t in (0.3, 0.5, 0.7, 1.0, 1.5)]
+        found += [_sample(DEMO, t, scope, "request") for t in (1.0, 1.5)]
         found += [_drawn(DEMO, mode, scope) for mode in ("head_sample", "uniform")]
     found += [Row(f"tokens at T={t:g}", DEMO, {"mode": OWN}, "", t, draws=True) for t in (0.5, 1.0)]
     found += _preset_rows(presets)
@@ -57,9 +58,12 @@ def _top_k(checkpoint: str, k: int) -> Row:
     return Row(OWN if own else f"{OWN} {k}", checkpoint, routing)
 
 
-def _sample(checkpoint: str, temperature: float, scope: str) -> Row:
+def _sample(checkpoint: str, temperature: float, scope: str, noise: str = "token") -> Row:
     routing = {"mode": "sample", "temperature": temperature, "scope": scope}
-    return Row(f"sample {temperature:g}, {scope}", checkpoint, routing, draws=True)
+    name = f"sample {temperature:g}, {scope}"
+    if noise == "request":
+        name, routing["noise"] = f"{name}, one draw", noise
+    return Row(name, checkpoint, routing, draws=True)
 
 
 def _drawn(checkpoint: str, mode: str, scope: str) -> Row:
