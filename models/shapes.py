@@ -52,16 +52,21 @@ SHAPES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
 _FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
+def configuration(shape: str) -> Any:
+    """What transformers builds the model from."""
+    family, more = SHAPES[shape]
+    return AutoConfig.for_model(family, **(_SIZES | more))
+
+
 def build(shape: str, path: Path, spread: float) -> int:
     """Write a checkpoint in bfloat16; the number of its parameters.
 
     spread: standard deviation of a token's router logits. Hidden states come to the router with
     unit variance, so its weights have spread / sqrt(hidden size).
     """
-    family, more = SHAPES[shape]
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **_SIZES, **more))
+    model = AutoModelForCausalLM.from_config(configuration(shape))
     for name, weights in model.named_parameters():
         if name.endswith("mlp.gate.weight"):
             torch.nn.init.normal_(weights.data, std=spread / math.sqrt(model.config.hidden_size))
