@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import httpx
 
 START_SECONDS = 600
 STOP_SECONDS = 60
 LOG_LINES = 60
+# For an environment: none of vLLM's plugins, but Galton's where `galton serve` names them.
+NO_PLUGINS: Final = {"VLLM_PLUGINS": ""}
 
 
 class ServerError(Exception):
@@ -54,7 +56,7 @@ def galton(*args: str) -> list[str]:
 
 
 def stock(*args: str) -> list[str]:
-    """The command line of vLLM's own server. Without Galton's plugins where VLLM_PLUGINS is ""."""
+    """The command line of vLLM's own server; where it has `NO_PLUGINS`, without Galton's."""
     return [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", *args]
 
 

@@ -28,7 +28,7 @@ from loadtests.bench.stub import stub
 from loadtests.bench.texts import questions
 from loadtests.busy import busy_loops
 from loadtests.client import RequestError
-from loadtests.servers import Server, ServerError, galton, running, stock
+from loadtests.servers import NO_PLUGINS, Server, ServerError, galton, running, stock
 from models.arguments import at_least_one
 from models.demo import CHECKPOINT
 
@@ -112,17 +112,16 @@ def _start(
     for variant in variants:
         if (key := _server(variant)) in servers:
             continue
-        print(f"{scenario.name}: starting {variant.server} {' '.join(variant.flags)}")
-        flags, plugins = (*scenario.flags, *variant.flags), ""
+        flags = (*scenario.flags, *variant.flags)
         if variant.server == "galton":
-            command, plugins = galton("serve", model, *flags), "galton"
+            command = galton("serve", model, *flags)
         elif variant.server == "stock":
             command = stock(f"--model={model}", *flags)
         else:
             command = [*variant.server, *variant.flags]
         log = folder / f"server-{len(servers)}.log"
-        environment = {**os.environ, "VLLM_PLUGINS": plugins}
-        servers[key] = stack.enter_context(running(command, log, environment))
+        print(f"{scenario.name}: starting {' '.join(command)}")
+        servers[key] = stack.enter_context(running(command, log, os.environ | NO_PLUGINS))
     return servers
 
 

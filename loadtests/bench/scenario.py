@@ -111,8 +111,8 @@ class Goal(_Table):
 class Scenario(_Table):
     """Rounds over all variants in turn, at each of the loads; the first variant is the baseline.
 
-    checkpoint: "demo" or one of loadtests.bench.checkpoints. texts: shares of the kinds of text.
-    flags: of every server. busy: loops that spin beside, each on a core.
+    checkpoint: "demo" or one of models.shapes. texts: shares of the kinds of text. flags: of
+    every server that is Galton or stock vLLM. busy: loops that spin beside, each on a core.
     """
 
     name: str

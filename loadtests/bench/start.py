@@ -24,7 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from loadtests.bench.results import machine
 from loadtests.client import COMPLETIONS, RequestError, ask
-from loadtests.servers import ServerError, galton, running, stock
+from loadtests.servers import NO_PLUGINS, ServerError, galton, running, stock
 from models.arguments import at_least_one
 from models.demo import CHECKPOINT
 
@@ -90,8 +90,7 @@ def _environment(name: str, caches: Path, cold: bool) -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
         **({"NUMBA_CACHE_DIR": str(folder / "numba")} if cold else {}),
     }
-    plugins = "galton" if name == "Galton" else ""
-    return {**os.environ, **kept, "VLLM_PLUGINS": plugins, "VLLM_LOGGING_LEVEL": "INFO"}
+    return {**os.environ, **NO_PLUGINS, **kept, "VLLM_LOGGING_LEVEL": "INFO"}
 
 
 def started(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Seconds:

@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> None:
     }
     args.out.mkdir(parents=True, exist_ok=True)
     rows = all_rows(args.presets, control=CONTROL in checkpoints)
-    rows = [row for row in rows if args.only in row.name]
     results = Results.at(args.out, settings, rows)
+    rows = [row for row in rows if args.only in row.name or row.name == OWN]
     for name, checkpoint in checkpoints.items():
         own_rows = [row for row in rows if row.checkpoint == name]
         print(f"{name}: {len(own_rows)} rows")
@@ -84,9 +84,6 @@ def run(args: argparse.Namespace) -> None:
             measure_rows(url, own_rows, results)
             if name == DEMO:
                 time_rows(url, own_rows, results)
-    if args.only:
-        print(f"written: {args.out}")
-        return
     measured = [results.measured[row.key] for row in rows]
     plots.draw(args.out, measured, results.usages)
     print(f"written: {args.out}; `make docs` puts ten rows into the page")
@@ -111,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--presets", type=Path, default=PRESETS, help="default: the demo's")
     add("--control", type=Path, help="a checkpoint trained with --routing top_k, to compare")
     add("--out", type=Path, default=HERE, help="results.json and pictures")
-    add("--only", default="", help="rows whose name holds this, without pictures; give --out, too")
+    add("--only", default="", help="rows whose name holds this, beside top_k; give --out, too")
     add("--per-task", type=at_least_one, default=100, help="questions of each task (100)")
     add(
         "--sampled-per-task",
