@@ -76,3 +76,37 @@ def exp(x):
     c = r - t * (_P1 + t * (_P2 + t * (_P3 + t * (_P4 + t * _P5))))
     power = number_of((bits_of(shifted) + 1023) << 52)
     return power * (1.0 - ((low - (r * c) / (2.0 - c)) - high)) if x >= -700.0 else 0.0
+
+
+# In float32, with polynomials of least relative error where the argument's exponent is 0.
+f32, i32 = np.float32, np.int32
+_C0, _C1, _C2, _C3 = f32(1.0), f32(-0.50000364), f32(0.3333506), f32(-0.24969909)
+_C4, _C5, _C6, _C7 = f32(0.19900165), f32(-0.1725083), f32(0.16222581), f32(-0.10106896)
+_D0, _D1, _D2 = f32(1.0000001), f32(0.9999997), f32(0.49998894)
+_D3, _D4, _D5 = f32(0.16667575), f32(0.041915383), f32(0.0082976548)
+_ONE_32, _SQRT_HALF_32, _MANTISSA_32 = i32(0x3F800000), i32(0x3F3504F3), i32(0x007FFFFF)
+_LN2_32, _1_LN2_32, _1_32, _ROUND_32 = f32(_LN2), f32(_1_LN2), f32(1.0), f32(1.5 * 2.0**23)
+
+
+@njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+def rough_minus_ln(x, x_minus_1):
+    """-ln x within a millionth of it, for normal x above 0; float32.
+
+    x_minus_1: what x near 1 was rounded from may be known better.
+    """
+    shifted = i32(bits_of(x) + i32(_ONE_32 - _SQRT_HALF_32))
+    exponent = f32(i32(shifted >> i32(23)) - i32(127))
+    mantissa = number_of(i32(i32(shifted & _MANTISSA_32) + _SQRT_HALF_32))
+    f = x_minus_1 if exponent == f32(0) else mantissa - _1_32
+    r = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * (_C6 + f * _C7))))))
+    return -(exponent * _LN2_32) - f * r
+
+
+@njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+def rough_exp(x):
+    """exp x within a millionth of it, for x from -87 to 88; float32."""
+    shifted = x * _1_LN2_32 + _ROUND_32
+    k = shifted - _ROUND_32
+    f = x - k * _LN2_32
+    r = _D0 + f * (_D1 + f * (_D2 + f * (_D3 + f * (_D4 + f * _D5))))
+    return r * number_of(i32(i32(bits_of(shifted) + i32(127)) << i32(23)))

@@ -20,6 +20,7 @@ from routing.cpu.choice import (
     take_largest,
 )
 from routing.cpu.noise import gumbel_into
+from routing.cpu.rough import surely_largest
 from routing.cpu.rule import to_scores
 from routing.policy.modes import MODES
 from routing.reference.modes import ALMOST, TOP_K_MASS
@@ -46,6 +47,8 @@ def sample(token, parameters):
     top_k, temperature = int(parameters[_SAMPLE_TOP_K]), parameters[_SAMPLE_TEMPERATURE]
     if temperature == 0:
         return best(token, top_k)
+    if surely_largest(token, temperature, top_k):
+        return top_k
     noisy_scores(token, temperature)
     return largest(token, top_k)
 

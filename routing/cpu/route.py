@@ -338,7 +338,7 @@ def _compile(checksum: int) -> Any:
                 used = _follow_policy(step, layer, room, rule, layer_index, t, slot)
             _fill_unused(layer, t, used)
             if t < counted:
-                entropy = entropy_of(room.clean, room.work)
+                entropy = entropy_of(room.clean, room.work.view(np.float32))
                 step.router_entropy[layer_index] += entropy
                 _count(step, layer_index, layer.topk_ids[t, :used], step.token_group[t])
                 if step.token_records[t]:

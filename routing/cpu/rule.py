@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from routing.cpu.elementary import bits_of, exp, number_of
+from routing.cpu.elementary import bits_of, exp, number_of, rough_exp
 from routing.reference.rule import LOWEST, SCORINGS, SPARSEMIXER_EPSILON
 
 
@@ -38,13 +38,22 @@ def decode_rule(code, correction_bias):
 
 
 _ALL_BUT_SIGN = (1 << 63) - 1
+_LEAST = -87.0
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = range(len(SCORINGS))
+
+
+@njit(error_model="numpy")
+def selects_by_logits(rule):
+    """Whether `selection_scores` are the logits themselves."""
+    return not (
+        rule.has_correction_bias or rule.scoring == _SIGMOID or rule.scoring == _SQRTSOFTPLUS
+    )
 
 
 @njit(error_model="numpy")
 def to_selection_scores(values, num_experts, rule):
     """Turn values[:num_experts] from logits into `selection_scores`."""
-    if rule.has_correction_bias or rule.scoring == _SIGMOID or rule.scoring == _SQRTSOFTPLUS:
+    if not selects_by_logits(rule):
         to_scores(values, num_experts, rule)
         for e in range(num_experts):
             values[e] += rule.correction_bias[e]
@@ -69,17 +78,18 @@ def to_scores(values, count, rule):
             values[i] /= total
 
 
-@njit(error_model="numpy")
-def entropy_of(logits, powers):
-    """`reference.rule.entropy`; powers: room for `whole_blocks`."""
-    count = logits.shape[0]
-    for e in range(count):
-        powers[e] = logits[e]
-    highest = _largest(powers, count)
-    total = _exp_below(powers, count, highest)
-    for e in range(count):
-        powers[e] *= logits[e] - highest
-    return np.log(total) - _sum(powers, count) / total
+@njit(error_model="numpy", fastmath={"contract", "reassoc"})
+def entropy_of(logits, below):
+    """`reference.rule.entropy`, to six digits; below: float32 [E] to work in."""
+    highest = _largest(logits, logits.shape[0])
+    for e in range(logits.shape[0]):
+        below[e] = np.float32(max(logits[e] - highest, _LEAST))
+    total, mean = np.float32(0), np.float32(0)
+    for e in range(logits.shape[0]):
+        power = rough_exp(below[e])
+        total += power
+        mean += power * below[e]
+    return np.log(np.float64(total)) - np.float64(mean) / np.float64(total)
 
 
 @njit(error_model="numpy")

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from routing.cpu.elementary import exp, minus_ln
+from routing.cpu.elementary import exp, minus_ln, rough_exp, rough_minus_ln
 
 RNG = np.random.default_rng(0)
 
@@ -43,3 +43,17 @@ def test_exp_is_within_1_ulp() -> None:
 )
 def test_exp_beyond_its_range(number: float, result: Any) -> None:
     assert exp(number) == pytest.approx(result, rel=1e-15)
+
+
+def test_rough_exp_is_within_a_millionth() -> None:
+    numbers = np.concatenate([RNG.uniform(-87, 0, 20_000), RNG.uniform(-1, 0, 20_000)])
+    numbers = numbers.astype(np.float32)
+    values = np.array([rough_exp(x) for x in numbers], np.float64)
+    np.testing.assert_allclose(values, np.exp(numbers.astype(np.float64)), rtol=1e-6)
+
+
+def test_rough_minus_ln_is_within_a_millionth() -> None:
+    numbers = np.concatenate([RNG.uniform(0.5, 2, 20_000), np.exp(RNG.uniform(-80, 80, 20_000))])
+    numbers = numbers.astype(np.float32)
+    values = np.array([rough_minus_ln(x, x - np.float32(1)) for x in numbers], np.float64)
+    np.testing.assert_allclose(values, -np.log(numbers.astype(np.float64)), rtol=1e-6)

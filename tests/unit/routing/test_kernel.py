@@ -341,7 +341,7 @@ def test_what_is_counted_of_tokens_and_steps() -> None:
     assert counts.group_assignments.tolist()[:10] == [2 * 16, 0, 0, 0, 0, 0, 0, 2 * 6, 0, 2 * 20]
     assert counts.routed_tokens[[0, 7, 9]].tolist() == [[4, 0, 0], [0, 1, 0], [4, 1, 0]]
     expected = sum(entropy(clamp(logits[t])) for t in [*range(8), 0, 1])
-    np.testing.assert_allclose(counts.router_entropy, expected, rtol=1e-9)
+    np.testing.assert_allclose(counts.router_entropy, expected, rtol=1e-6)
 
 
 def test_what_is_recorded_of_tokens_whose_request_asked() -> None:
