@@ -81,7 +81,7 @@ def _run(tool: LoadTool, scenario: Scenario, out: Path) -> None:
     if left:
         loads = {load.label: load for load in scenario.loads}
         with ExitStack() as stack:
-            model = _checkpoint(scenario.checkpoint, folder.parent)
+            model = _checkpoint(scenario, folder.parent)
             variants = {variant.name: variant.of(model) for variant in scenario.variants}
             servers = _start(stack, scenario, model, variants.values(), folder)
             stack.enter_context(busy_loops(scenario.busy))
@@ -90,7 +90,8 @@ def _run(tool: LoadTool, scenario: Scenario, out: Path) -> None:
             for variant in variants.values():  # what comes first is slower
                 server = servers[_server(variant)]
                 measure(tool, server, scenario, variant, scenario.loads[0], "warm-up")
-            bar = tqdm(left, desc=scenario.name, unit=" runs", initial=len(results.runs))
+            done = len(points) - len(left)
+            bar = tqdm(left, scenario.name, len(points), unit=" runs", initial=done)
             for point in bar:
                 variant, load = variants[point.variant], loads[point.load]
                 bar.set_postfix_str(f"{variant.name}, {load.label}")
@@ -129,13 +130,15 @@ def _server(variant: Variant) -> tuple[Any, ...]:
     return variant.server, variant.flags
 
 
-def _checkpoint(name: str, folder: Path) -> str:
+def _checkpoint(scenario: Scenario, folder: Path) -> str:
     """The path of the demo, or of a random model of that shape, made where it is missing."""
-    if name == "demo":
+    shape, spread = scenario.checkpoint, scenario.router_spread
+    if shape == "demo":
         return str(CHECKPOINT)
-    path = folder / "checkpoints" / name
+    path = folder / "checkpoints" / (shape if spread == 1 else f"{shape}-{spread:g}")
     if not (path / "config.json").exists():
-        subprocess.run([sys.executable, "-m", "models.shapes", name, str(path)], check=True)
+        command = [sys.executable, "-m", "models.shapes", shape, str(path), f"--spread={spread}"]
+        subprocess.run(command, check=True)
     return str(path)
 
 

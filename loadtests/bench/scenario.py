@@ -111,13 +111,15 @@ class Goal(_Table):
 class Scenario(_Table):
     """Rounds over all variants in turn, at each of the loads; the first variant is the baseline.
 
-    checkpoint: "demo" or one of models.shapes. texts: shares of the kinds of text. flags: of
-    every server that is Galton or stock vLLM. busy: loops that spin beside, each on a core.
+    checkpoint: "demo" or one of models.shapes. router_spread: of the latter, as there. texts:
+    shares of the kinds of text. flags: of every server that is Galton or stock vLLM. busy: loops
+    that spin beside, each on a core.
     """
 
     name: str
     title: str
     checkpoint: str = "demo"
+    router_spread: Positive = 1
     rounds: Count = 10
     texts: dict[Text, Positive] = {"chat": 1, "questions": 1, "translation": 1}
     flags: tuple[str, ...] = ()
