@@ -39,7 +39,7 @@ help:
 	@echo "make bench                        cost of routing beside stock vLLM, ten minutes; a report"
 	@echo "make bench-full                   all that loadtests/bench measures, hours"
 	@echo "make bench-start                  how long a start takes beside stock vLLM's"
-	@echo "make bench-rivals                 the demo beside llama.cpp, too"
+	@echo "make bench-rivals                 beside llama.cpp's server, too"
 	@echo "make fuzz                         100,000 wrong requests, and schemathesis's"
 	@echo "make faults                       what can happen to a server, five times each"
 	@echo "make soak                         an hour of mixed load: is every promise kept?"
@@ -197,10 +197,10 @@ bench-full: setup
 bench-start: setup
 	.venv/bin/python -m loadtests.bench.start $(ARGS)
 
-# Needs a C++ compiler; ten minutes to build, ten to measure.
+# Needs a C++ compiler; ten minutes to build, twenty to measure.
 bench-rivals: setup
 	loadtests/bench/rivals/setup.sh
-	.venv/bin/python -m loadtests.bench loadtests/bench/rivals/rivals.toml $(ARGS)
+	.venv/bin/python -m loadtests.bench loadtests/bench/rivals/*.toml $(ARGS)
 
 # About 20 minutes. ARGS="--cases 1000 --examples 0" for a try.
 fuzz: setup

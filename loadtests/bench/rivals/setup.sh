@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What rivals.toml compares with, in build/rivals: llama.cpp's server and the demo as it reads it.
+# What the scenarios compare with, in build/rivals: llama.cpp's server, and the demo and a model
+# of OLMoE's shape as it reads them.
 # Ten minutes on two cores; needs a C++ compiler; safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -25,6 +26,12 @@ cmake -S "$out/$LLAMA/llama.cpp" -B "$out/llama" -G Ninja -DCMAKE_BUILD_TYPE=Rel
     -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF > "$out/cmake.log"
 cmake --build "$out/llama" --target llama-server
 
-[ -e "$out/demo.gguf" ] ||
-    (cd "$out/$LLAMA/llama.cpp" && python "$here/loadtests/bench/rivals/to_gguf.py" \
-        "$here/models/demo/checkpoint" --outfile "$here/$out/demo.gguf" --outtype bf16)
+convert() { # a checkpoint's folder, a name
+    [ -e "$out/$2.gguf" ] ||
+        (cd "$out/$LLAMA/llama.cpp" && python "$here/loadtests/bench/rivals/to_gguf.py" \
+            "$here/$1" --outfile "$here/$out/$2.gguf" --outtype bf16)
+}
+convert models/demo/checkpoint demo
+olmoe=build/bench/checkpoints/olmoe # where the bench has it, too
+[ -e "$olmoe/config.json" ] || python -m models.shapes olmoe "$olmoe"
+convert "$olmoe" olmoe

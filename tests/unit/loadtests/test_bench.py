@@ -86,9 +86,11 @@ def test_another_server_is_a_command_line_with_the_checkpoint_filled_in() -> Non
         Variant(name="other", server=command, policies=(Share(routing={"top_k": 1}),))
 
 
-def test_rivals_are_a_scenario() -> None:
-    scenario = find(str(Path(bench.__file__).parent / "rivals" / "rivals.toml"))
-    assert [variant.server for variant in scenario.variants[:2]] == ["galton", "stock"]
+@pytest.mark.parametrize("name", ["rivals", "rivals-olmoe"])
+def test_rivals_are_scenarios(name: str) -> None:
+    scenario = find(str(Path(bench.__file__).parent / "rivals" / f"{name}.toml"))
+    assert scenario.variants[0].server == "galton"
+    assert scenario.variants[-1].server[0].endswith("llama-server")
 
 
 def test_starts_are_compared_pair_by_pair() -> None:
