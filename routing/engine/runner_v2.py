@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from routing.engine.hooks import wrap
 from routing.engine.operator import BoundModel
 from routing.engine.recorder import StepOutput
@@ -33,6 +35,8 @@ class _Steps:
         self.runner = runner
         self.bound = bound
         self._requests: dict[str, RoutedRequest] = {}
+        # By slot: how many of the request's tokens its last step left routed, drafts included.
+        self._num_routed = np.zeros(runner.req_states.max_num_reqs, np.int64)
 
     def add_requests(self, original: Callable[..., None], scheduler_output: Any) -> None:
         """In place of `GPUModelRunner.add_requests`. A preempted request comes again."""
@@ -50,8 +54,8 @@ class _Steps:
         """In place of `GPUModelRunner.finish_requests`, which preemption calls too."""
         states = self.runner.req_states
         for request_id in scheduler_output.preempted_req_ids or ():
-            slot = states.req_id_to_index[request_id]
-            self._requests[request_id].num_routed = int(states.num_computed_tokens_np[slot])
+            request, slot = self._requests[request_id], states.req_id_to_index[request_id]
+            request.num_routed = max(request.num_routed, int(self._num_routed[slot]))
         for request_id in scheduler_output.finished_req_ids:
             self._requests.pop(request_id, None)
         original(scheduler_output)
@@ -59,6 +63,8 @@ class _Steps:
     def prepare_inputs(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of `GPUModelRunner.prepare_inputs`, before every forward but a dummy's."""
         batch = original(*args, **kwargs)
+        num_routed = batch.num_computed_tokens_np + batch.num_scheduled_tokens
+        self._num_routed[batch.idx_mapping_np] = num_routed
         query_start = batch.query_start_loc[: batch.num_reqs + 1]
         positions = self.runner.input_buffers.positions
         self.bound.backend.begin_step(batch.idx_mapping, query_start, positions)
