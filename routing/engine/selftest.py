@@ -115,7 +115,7 @@ def _native_problem(
     """How vLLM's router differs from the rule that was read from it; None if they agree."""
     native = seen.given.native_ids[token, layer_index].tolist()
     logits = seen.given.router_logits[token, layer_index].copy()
-    logits[native] += 1e-3  # of equal experts vLLM may choose any
+    logits[native] += 2**-7  # of experts equal in bfloat16, as scores are, vLLM may choose any
     top_k = len(native)
     weights, ids = select_experts(logits, "top_k", {"top_k": top_k}, rule=rule, native_top_k=top_k)
     if set(native) != set(ids.tolist()):
