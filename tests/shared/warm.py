@@ -39,7 +39,6 @@ MODULES = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.multiproc_executor",
     "routing.engine.executor",
-    "vllm.v1.worker.cpu_worker",
 )
 
 
@@ -208,6 +207,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for module in MODULES:
         importlib.import_module(module)
+    from vllm.platforms import current_platform
+
+    # Not both: the CPU's takes CUDA's streams and memory away from torch.
+    device = "cpu" if current_platform.is_cpu() else "gpu"
+    importlib.import_module(f"vllm.v1.worker.{device}_worker")
     from vllm.utils.system_utils import set_process_title
 
     set_process_title("warm")  # finds the place of the title, before `environ` changes
