@@ -116,8 +116,11 @@ def _refuse_platform(settings: Settings) -> None:
         )
     if not settings.experimental_cuda:
         raise CannotStartError(
-            "nobody has run Galton on a GPU yet: it was tested in vLLM's GPU runner, interpreted "
-            "on a CPU. --experimental-cuda tries"
+            "on a GPU Galton has been tried, on an H100, and not yet been used: --experimental-cuda"
+        )
+    if settings.batch_invariant:
+        raise CannotStartError(
+            "--batch-invariant is for CPUs: on a GPU set vLLM's VLLM_BATCH_INVARIANT=1"
         )
 
 

@@ -194,7 +194,7 @@ class Settings(Flags):
         False,
         switch,
         "",
-        "serve on a GPU; tested in vLLM's GPU runner, interpreted on a CPU, and not yet on a GPU",
+        "serve on a GPU; tried on an H100, see `make gpu-check`",
     )
     # Only those sums of a CPU with AMX depend on it: see `routing.engine.amx`.
     batch_invariant: bool = flag(

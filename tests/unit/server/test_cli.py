@@ -214,8 +214,10 @@ def test_a_gpu_is_tried_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(launch, "current_platform", platform("cuda"))
     launch._refuse_platform(Settings(experimental_cuda=True))
-    with pytest.raises(CannotStartError, match="--experimental-cuda tries"):
+    with pytest.raises(CannotStartError, match="not yet been used: --experimental-cuda"):
         launch._refuse_platform(Settings())
+    with pytest.raises(CannotStartError, match="VLLM_BATCH_INVARIANT=1"):
+        launch._refuse_platform(Settings(experimental_cuda=True, batch_invariant=True))
     monkeypatch.setattr(launch, "current_platform", platform(""))
     with pytest.raises(CannotStartError, match="finds no GPU here"):
         launch._refuse_platform(Settings(experimental_cuda=True))
