@@ -126,8 +126,7 @@ class Presets:
 def write_presets(path: Path, head: str, presets: Mapping[str, Mapping[str, Any]]) -> None:
     """Write a presets file, at once or not at all.
 
-    head: its first lines, comments. presets: name -> the table with description, routing and
-    perhaps results.
+    head: its first lines, comments. presets: name -> the table as it stands there.
     """
     import tomli_w  # here: whoever only reads does without
 

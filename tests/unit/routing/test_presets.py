@@ -12,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from loadtests.presets import SHARED
 from models.demo import PRESETS
 from routing.policy import PolicyError, parse_policy
 from routing.policy.modes import MODES
@@ -288,8 +289,11 @@ def test_the_demos_file_suits_the_demo() -> None:
     spec = RouterSpec(tuple(range(8)), 16, 4, 4)
     presets = read_presets(PRESETS, ["galton-demo"]).resolved(spec)
     assert set(presets.named) == {
-        *("precise", "balanced", "diverse", "fast", "translate", "qa", "write")
+        *("precise", "balanced", "diverse", "fast", "translate", "qa", "write", "shared")
     }
+    assert presets.named["shared"].seed_window == SHARED["seed_window"]
+    assert presets.named["shared"].routing == SHARED["routing"]
+    assert presets.named["shared"].description == SHARED["description"]
     assert all(preset.description for preset in presets.named.values())
     assert presets.default is None
 
