@@ -1,8 +1,9 @@
 """Every MoE layer gets a router that asks vLLM's own first, and then the request's policy.
 
 The native part stays ordinary traced torch code, so that tokens without a policy keep
-vLLM's own bits, compiled or eager; ours is the operator of `routing.engine.operator`. Where every
-token of a step follows a policy, and none is compared with it, the native part is left out.
+vLLM's own bits, compiled or eager; ours is the backend's, in a compiled graph through the operator
+of `routing.engine.operator`. Where every token of a step follows a policy, and none is compared
+with it, the native part is left out.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class PolicyRouter(BaseRouter):
             shape = (num_tokens, self.top_k)
             native_weights = router_logits.new_empty(shape, dtype=torch.float32)
             native_ids = router_logits.new_empty(shape, dtype=torch.int32)
-        weights, ids = torch.ops.vllm.galton_route(
+        route = torch.ops.vllm.galton_route if is_static else self.bound.backend.route
+        weights, ids = route(
             router_logits, native_weights, native_ids, self.layer_index, num_columns
         )
         return weights, ids
