@@ -24,6 +24,8 @@ from loadtests.bench.scenario import (
     names,
 )
 from loadtests.bench.texts import questions
+from routing.policy import parse_policy
+from routing.spec import RouterSpec
 
 LOAD = Load(requests=40, in_flight=8)
 SCENARIO = Scenario(
@@ -75,6 +77,24 @@ def test_a_wrong_scenario_names_its_field(tmp_path: Path, text: str, wrong: str)
         find(str(path))
     assert str(raised.value).startswith(f"{path}: ")
     assert wrong in str(raised.value)
+
+
+SPECS = {
+    "demo": RouterSpec(tuple(range(8)), 16, 4, 4),
+    "olmoe": RouterSpec(tuple(range(8)), 64, 8, 8),
+    "qwen3-moe": RouterSpec(tuple(range(8)), 128, 8, 8),
+}
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_scenarios_server_takes_its_policies(name: str) -> None:
+    scenario = find(name)
+    for variant in scenario.variants:
+        takes_steering = "--allow-request-steering" in {*scenario.flags, *variant.flags}
+        for share in variant.policies:
+            policy = {k: v for k, v in (share.routing or {}).items() if k != "include"}
+            if policy.get("mode") != "replay":  # its trace is recorded first
+                parse_policy(policy, SPECS[scenario.checkpoint], allow_steering=takes_steering)
 
 
 def test_another_server_is_a_command_line_with_the_checkpoint_filled_in() -> None:
