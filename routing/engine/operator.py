@@ -1,4 +1,4 @@
-"""The one custom operator: the routing of every MoE layer, which asks the backend.
+"""The one custom operator: the routing of every MoE layer in a compiled graph asks the backend.
 
 It is opaque to torch.compile: Dynamo would otherwise bake one step's policies into the graph.
 """
