@@ -30,7 +30,7 @@ seed = 7
 scope = "all"
 ban = {{ "*" = [0, 1] }}
 
-[presets.shared]
+[presets.windowed]
 seed_window = 86400
 routing = {{ mode = "uniform", noise = "request", scope = "all" }}
 

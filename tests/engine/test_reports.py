@@ -61,7 +61,7 @@ def test_one_draw_serves_all_tokens_and_requests_of_a_window(
 
     def routed(routing: dict[str, Any], **body: Any) -> tuple[int, list[list[int]]]:
         trace, answer = traced(
-            server, fresh_prompt(5), routing, model=f"{MODEL}-shared", max_tokens=4, **body
+            server, fresh_prompt(5), routing, model=f"{MODEL}-windowed", max_tokens=4, **body
         )
         assert (trace.topk_ids == trace.topk_ids[:1]).all()
         return answer["routing"]["policy"]["seed"], trace.topk_ids[0].tolist()
@@ -71,7 +71,7 @@ def test_one_draw_serves_all_tokens_and_requests_of_a_window(
     named = routed({"seed": shared[0] ^ 1})
     assert named[0] == shared[0] ^ 1
     assert named[1] != shared[1]
-    several = server.complete(fresh_prompt(5), model=f"{MODEL}-shared", n=2, temperature=1)
+    several = server.complete(fresh_prompt(5), model=f"{MODEL}-windowed", n=2, temperature=1)
     assert several["routing"]["policy"]["seed"] != shared[0]
 
 
