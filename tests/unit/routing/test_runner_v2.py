@@ -16,9 +16,7 @@ class _Runner:
     """One request, "a", in slot 0, as far as the hooks look; steps of `step`."""
 
     def __init__(self) -> None:
-        self.req_states: Any = SimpleNamespace(
-            max_num_reqs=4, req_id_to_index={}, num_computed_tokens_np=np.zeros(4, np.int32)
-        )
+        self.req_states: Any = SimpleNamespace(max_num_reqs=4, req_id_to_index={})
         self.input_buffers = SimpleNamespace(positions=None)
         self.told: list[int] = []
         backend = SimpleNamespace(
