@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from routing.cpu.elementary import bits_of
+from routing.cpu.elementary import f32, order_of
 from routing.cpu.noise import gumbel_into
 from routing.cpu.rule import to_selection_scores
 
@@ -15,11 +15,13 @@ from routing.cpu.rule import to_selection_scores
 class CompiledToken(NamedTuple):
     """A `Token` with room to work in. Arrays are float64 [E] unless said otherwise.
 
+    clean: float32, the logits before steering. logits, gate: filled where the token is gated.
     gated: whether `gate` holds anything but zeros. work, scratch: room to work in, E rounded
     up to `whole_blocks`. keys: int64 [E], see `set_keys`. replayed: int16 [S], the experts that
     a trace holds for the token, then -1. ids: int32, where a mode leaves its choice.
     """
 
+    clean: Any
     logits: Any
     gate: Any
     gated: Any
@@ -38,19 +40,30 @@ class CompiledToken(NamedTuple):
 @njit(inline="always", error_model="numpy")
 def best(token, count):
     """ids <- `Token.best` of the logits; how many there are."""
-    for e in range(token.logits.shape[0]):
-        token.work[e] = token.logits[e]
-    to_selection_scores(token.work, token.logits.shape[0], token.rule)
+    logits_into(token.work, token)
+    to_selection_scores(token.work, token.clean.shape[0], token.rule)
     return largest(token, count)
+
+
+@njit(inline="always", error_model="numpy")
+def logits_into(values, token):
+    """Fill values[:E] with the token's logits after steering."""
+    if token.gated:
+        for e in range(token.clean.shape[0]):
+            values[e] = token.logits[e]
+    else:
+        for e in range(token.clean.shape[0]):
+            values[e] = token.clean[e]
 
 
 @njit(inline="always", error_model="numpy")
 def noisy_scores(token, temperature):
     """work <- selection scores of the logits with temperature x Gumbel noise."""
     gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
-    for e in range(token.logits.shape[0]):
-        token.work[e] = token.logits[e] + temperature * token.work[e]
-    to_selection_scores(token.work, token.logits.shape[0], token.rule)
+    logits_into(token.scratch, token)
+    for e in range(token.clean.shape[0]):
+        token.work[e] = token.scratch[e] + temperature * token.work[e]
+    to_selection_scores(token.work, token.clean.shape[0], token.rule)
 
 
 @njit(inline="always", error_model="numpy")
@@ -79,13 +92,11 @@ _HIGHEST_KEY, _HALF, _1 = np.uint64((1 << 63) - 1), np.uint64(1 << 63), np.uint6
 def set_keys(keys, values):
     """keys <- integers in the order of (float32 value, lower id first).
 
-    The bits of a float32 order as its value does once those of the negative ones are
-    flipped (Herf, "Radix tricks", 2001). One comparison of keys settles value and tie, in
-    vector instructions and without a branch.
+    One comparison of keys settles value and tie, in vector instructions and without a branch.
     """
     for e in range(keys.shape[0]):
-        bits = np.int64(bits_of(np.float32(values[e]) + np.float32(0.0)))  # -0 becomes 0
-        keys[e] = ((bits ^ ((bits >> 31) & 0x7FFFFFFF)) << 32) | (_LAST - e)
+        order = order_of(f32(values[e]) + f32(0))  # -0 becomes 0
+        keys[e] = (np.int64(order) << 32) | (_LAST - e)
 
 
 @njit(error_model="numpy")

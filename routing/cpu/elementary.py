@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+f32, i32 = np.float32, np.int32
 _LN2, _1_LN2 = float(np.log(2.0)), 1.44269504088896338700e00
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
 _P1, _P2, _P3 = 1.66666666666666019037e-01, -2.77777777770155933842e-03, 6.61375632143793436117e-05
@@ -40,6 +41,20 @@ def _reinterpret(given: Any, wanted: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(wanted))
 
     return wanted(given), codegen
+
+
+@njit(error_model="numpy")
+def order_of(number):
+    """An int32 in the order of float32: its bits, flipped where it is negative (Herf, "Radix
+    tricks", 2001).
+    """
+    return flipped(bits_of(number))
+
+
+@njit(error_model="numpy")
+def flipped(bits):
+    """All bits of a negative int32 but its sign, flipped; its own inverse."""
+    return i32(bits ^ i32(i32(bits >> i32(31)) & i32(0x7FFFFFFF)))
 
 
 @njit(error_model="numpy")
@@ -79,27 +94,33 @@ def exp(x):
 
 
 # In float32, with polynomials of least relative error where the argument's exponent is 0.
-f32, i32 = np.float32, np.int32
 _C0, _C1, _C2, _C3 = f32(1.0), f32(-0.50000364), f32(0.3333506), f32(-0.24969909)
 _C4, _C5, _C6, _C7 = f32(0.19900165), f32(-0.1725083), f32(0.16222581), f32(-0.10106896)
 _D0, _D1, _D2 = f32(1.0000001), f32(0.9999997), f32(0.49998894)
 _D3, _D4, _D5 = f32(0.16667575), f32(0.041915383), f32(0.0082976548)
-_ONE_32, _SQRT_HALF_32, _MANTISSA_32 = i32(0x3F800000), i32(0x3F3504F3), i32(0x007FFFFF)
+_SQRT_HALF_32, _EXPONENT_32 = i32(0x3F3504F3), i32(-1 << 23)
 _LN2_32, _1_LN2_32, _1_32, _ROUND_32 = f32(_LN2), f32(_1_LN2), f32(1.0), f32(1.5 * 2.0**23)
+_LN2_2_23 = f32(_LN2 * 2.0**-23)
 
 
 @njit(forceinline=True, error_model="numpy", fastmath={"contract"})
-def rough_minus_ln(x, x_minus_1):
-    """-ln x within a millionth of it, for normal x above 0; float32.
+def split(x):
+    """k 2^23 and f of x = 2^k (1 + f), for normal x above 0, 1 + f from sqrt(1/2) to sqrt(2)."""
+    bits = bits_of(x)
+    exponent = i32(i32(bits - _SQRT_HALF_32) & _EXPONENT_32)
+    return exponent, number_of(i32(bits - exponent)) - _1_32
 
-    x_minus_1: what x near 1 was rounded from may be known better.
+
+@njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+def rough_minus_ln(exponent, f):
+    """-ln x within a millionth of it, of what `split` has made of x; float32.
+
+    Terms are summed in pairs (Estrin's scheme): each waits for fewer others.
     """
-    shifted = i32(bits_of(x) + i32(_ONE_32 - _SQRT_HALF_32))
-    exponent = f32(i32(shifted >> i32(23)) - i32(127))
-    mantissa = number_of(i32(i32(shifted & _MANTISSA_32) + _SQRT_HALF_32))
-    f = x_minus_1 if exponent == f32(0) else mantissa - _1_32
-    r = _C0 + f * (_C1 + f * (_C2 + f * (_C3 + f * (_C4 + f * (_C5 + f * (_C6 + f * _C7))))))
-    return -(exponent * _LN2_32) - f * r
+    f2 = f * f
+    low = (_C0 + f * _C1) + f2 * (_C2 + f * _C3)
+    high = (_C4 + f * _C5) + f2 * (_C6 + f * _C7)
+    return -(f32(exponent) * _LN2_2_23) - f * (low + f2 * f2 * high)
 
 
 @njit(forceinline=True, error_model="numpy", fastmath={"contract"})
@@ -108,5 +129,6 @@ def rough_exp(x):
     shifted = x * _1_LN2_32 + _ROUND_32
     k = shifted - _ROUND_32
     f = x - k * _LN2_32
-    r = _D0 + f * (_D1 + f * (_D2 + f * (_D3 + f * (_D4 + f * _D5))))
+    f2 = f * f
+    r = (_D0 + f * _D1) + f2 * ((_D2 + f * _D3) + f2 * (_D4 + f * _D5))
     return r * number_of(i32(i32(bits_of(shifted) + i32(127)) << i32(23)))

@@ -15,11 +15,12 @@ from routing.cpu.choice import (
     best,
     key_above_all,
     largest,
+    logits_into,
     noisy_scores,
     rank,
     take_largest,
 )
-from routing.cpu.noise import gumbel_into
+from routing.cpu.noise import numbers_into
 from routing.cpu.rough import surely_largest
 from routing.cpu.rule import to_scores
 from routing.policy.modes import MODES
@@ -56,11 +57,10 @@ def sample(token, parameters):
 @njit(inline="always", error_model="numpy")
 def top_p(token, parameters):
     max_experts, min_experts = int(parameters[_MAX_EXPERTS]), int(parameters[_MIN_EXPERTS])
-    num_experts = token.logits.shape[0]
+    num_experts = token.clean.shape[0]
     found = best(token, max(max_experts, token.native_top_k))
     mass = token.work
-    for e in range(num_experts):
-        mass[e] = token.logits[e]
+    logits_into(mass, token)
     to_scores(mass, num_experts, token.rule)
     total = 0.0
     if parameters[_MASS] == TOP_K_MASS:
@@ -99,7 +99,8 @@ def head_sample(token, parameters):
 
 @njit(inline="always", error_model="numpy")
 def uniform(token, parameters):
-    gumbel_into(token.work, token.scratch, token.seed, token.layer, token.position)
+    """Gumbel noise grows with the random number that it is made of, also once in float32."""
+    numbers_into(token.work, token.scratch, token.seed, token.layer, token.position)
     return largest(token, int(parameters[_UNIFORM_TOP_K]))
 
 

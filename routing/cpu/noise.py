@@ -44,12 +44,20 @@ def words_into(words, seed, layer, position):
 @njit(error_model="numpy")
 def gumbel_into(noise, scratch, seed, layer, position):
     """Fill noise [4B] with `gumbel(seed, layer, position, 4B)`; scratch: [4B] float64."""
-    num_blocks = noise.shape[0] // 4
+    numbers_into(noise, scratch, seed, layer, position)
+    for i in range(noise.shape[0]):
+        noise[i] = minus_ln(minus_ln((noise[i] + 0.5) * 2.0**-24))
+
+
+@njit(error_model="numpy")
+def numbers_into(numbers, scratch, seed, layer, position):
+    """Fill numbers [4B] with the n of which `gumbel` is -ln(-ln((n + 1/2) 2^-24)); scratch: [4B]
+    float64.
+    """
+    num_blocks = numbers.shape[0] // 4
     words_into(scratch.view(np.uint64), seed, layer, position)
     for i in range(4 * num_blocks):
-        u = high_bits(bits_of(scratch[i]), 8, 0.5) * 2.0**-24
-        scratch[i] = minus_ln(minus_ln(u))
-    given, taken = scratch, noise
+        scratch[i] = high_bits(bits_of(scratch[i]), 8, 0.0)
     for block in range(num_blocks):
         for j in range(4):
-            taken[4 * block + j] = given[j * num_blocks + block]
+            numbers[4 * block + j] = scratch[j * num_blocks + block]

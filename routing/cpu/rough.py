@@ -10,51 +10,52 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from routing.cpu.elementary import bits_of, f32, i32, rough_minus_ln
+from routing.cpu.elementary import f32, i32, order_of, rough_minus_ln, split
 from routing.cpu.noise import words_into
 from routing.cpu.rule import selects_by_logits
 
 ERROR = 2.0**-18
-"""How far temperature x `rough_gumbel` is from the noise at most, for a temperature of 1."""
+"""How far temperature x noise is from the exact one at most, for a temperature of 1."""
 
 u32 = np.uint32
-_HALF, _1, _STEP, _2_24 = f32(0.5), f32(1), f32(2.0**-24), i32(1 << 24)
+_STEP, _HALF_STEP, _2_24 = f32(2.0**-24), f32(2.0**-25), f32(2.0**24)
 _ALL_BUT_SIGN, _2_31, _ABOVE_ALL = i32(0x7FFFFFFF), u32(1 << 31), 1e300
 
 
 @njit(forceinline=True, error_model="numpy", fastmath={"contract"})
-def rough_gumbel(n):
-    """-ln(-ln u) in float32, of u = (n + 1/2) 2^-24; n: int32 below 2^24."""
-    u = (f32(n) + _HALF) * _STEP
-    e = rough_minus_ln(u, (f32(i32(n - _2_24)) + _HALF) * _STEP)
-    return rough_minus_ln(e, e - _1)
+def rough_exponential(n):
+    """-ln u in float32, of u = (n + 1/2) 2^-24; n: int32 below 2^24. -ln of it is Gumbel noise."""
+    exponent, f = split(f32(n) * _STEP + _HALF_STEP)
+    exact = (f32(n) - _2_24) * _STEP + _HALF_STEP  # u - 1 near 1, where u is rounded
+    return rough_minus_ln(exponent, exact if exponent == i32(0) else f)
 
 
 @njit(error_model="numpy", fastmath={"contract"})
-def _scores_into(scores, noise, words, logits, temperature):
-    """scores <- logits + temperature x noise. scores, noise: float32; words: of `words_into`.
+def _scores_into(scores, noise, words, clean, temperature):
+    """scores <- clean + temperature x noise. scores, noise: float32; words: of `words_into`.
 
-    One loop for each width of numbers: the widest in a loop says how many go into a vector.
+    One loop for each width of numbers: the widest in a loop says how many go into a vector. One
+    for each logarithm: AVX2 has no registers for the constants of two.
     """
     num_blocks, t, numbers = words.shape[0] // 4, f32(temperature), scores.view(np.int32)
     for i in range(4 * num_blocks):
         numbers[i] = i32(np.uint64(words[i]) >> np.uint64(8))
     for i in range(4 * num_blocks):
-        noise[i] = rough_gumbel(numbers[i])
+        noise[i] = rough_exponential(numbers[i])
+    for i in range(4 * num_blocks):
+        noise[i] = rough_minus_ln(*split(noise[i]))
     for block in range(num_blocks):
         for j in range(4):
             scores[4 * block + j] = noise[j * num_blocks + block]
-    for e in range(logits.shape[0]):
-        scores[e] = f32(logits[e]) + t * scores[e]
+    for e in range(clean.shape[0]):
+        scores[e] = clean[e] + t * scores[e]
 
 
 @njit(error_model="numpy")
 def _set_keys(keys, scores, id_bits):
     """keys <- int32 in the order of the scores, but for their last bits, which hold the expert."""
     for e in range(keys.shape[0]):
-        bits = bits_of(scores[e])
-        order = i32(bits ^ i32(i32(bits >> i32(31)) & _ALL_BUT_SIGN))
-        keys[e] = i32(i32(order | id_bits) - i32(e))
+        keys[e] = i32(i32(order_of(scores[e]) | id_bits) - i32(e))
 
 
 @njit(error_model="numpy")
@@ -81,11 +82,11 @@ def surely_largest(token, temperature, count):
     """ids <- experts of the `count` largest `noisy_scores`; False where that is not certain."""
     if token.gated or not selects_by_logits(token.rule):
         return False
-    num_experts = token.logits.shape[0]
+    num_experts = token.clean.shape[0]
     words, keys = token.scratch.view(np.uint64), token.keys.view(np.int32)[:num_experts]
     scores, noise = token.work.view(np.float32), token.ids.view(np.float32)
     words_into(words, token.seed, token.layer, token.position)
-    _scores_into(scores, noise, words, token.logits, temperature)
+    _scores_into(scores, noise, words, token.clean, temperature)
     id_bits = i32(1)
     while id_bits < num_experts - 1:
         id_bits = i32(2 * id_bits + 1)

@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray, njit
 
 from routing.cpu.choice import CompiledToken, best
-from routing.cpu.elementary import number_of
+from routing.cpu.elementary import f32, flipped, i32, number_of, order_of
 from routing.cpu.modes import CHOOSE
 from routing.cpu.rule import (
     close_groups,
@@ -93,7 +93,7 @@ def _room_in(rows, num_experts):
         rows[0],
         rows[1],
         rows[2],
-        rows[3, :num_experts],
+        rows[3].view(np.float32)[:num_experts],
         rows[4, :num_experts],
         rows[5, :num_experts],
         rows[6, :num_experts].view(np.int64),
@@ -122,20 +122,23 @@ for _mode in reversed(MODES.values()):
 
 @njit(error_model="numpy")
 def _clamp(logit):
-    """`reference.rule.clamp`."""
-    z = float(logit)
-    return min(z, HIGHEST) if z >= LOWEST else LOWEST  # NaN: LOWEST
+    """`reference.rule.clamp`, of a float32."""
+    return min(logit, f32(HIGHEST)) if logit >= f32(LOWEST) else f32(LOWEST)  # NaN: LOWEST
 
 
 @njit(inline="always", error_model="numpy")
 def _read_logits(clean, layer, token, is_bfloat16):
-    """clean <- the token's logits."""
+    """clean <- the token's logits; the highest of them, float64."""
+    highest = order_of(f32(LOWEST))
     if is_bfloat16:
         for e in range(clean.shape[0]):
-            clean[e] = _clamp(number_of(np.int32(np.int32(layer.logits_16[token, e]) << 16)))
+            clean[e] = _clamp(number_of(i32(i32(layer.logits_16[token, e]) << i32(16))))
+            highest = max(highest, order_of(clean[e]))
     else:
         for e in range(clean.shape[0]):
             clean[e] = _clamp(layer.logits_32[token, e])
+            highest = max(highest, order_of(clean[e]))
+    return np.float64(number_of(flipped(highest)))
 
 
 @njit(error_model="numpy")
@@ -197,7 +200,7 @@ def _keep_native(layer, token):
 
 
 @njit(inline="always", error_model="numpy")
-def _follow_policy(step, layer, room, rule, layer_index, t, number):
+def _follow_policy(step, layer, room, highest, rule, layer_index, t, number):
     """Choose and weigh token t's experts as the policy of its slot, of that number, says; how many
     there are.
     """
@@ -209,7 +212,8 @@ def _follow_policy(step, layer, room, rule, layer_index, t, number):
     if gated:
         _fill_gate(gate, steered, clean, steering, work, scratch, rule)
     token = CompiledToken(
-        steered if gated else clean,
+        clean,
+        steered,
         gate,
         gated,
         rule,
@@ -225,7 +229,7 @@ def _follow_policy(step, layer, room, rule, layer_index, t, number):
     )
     chosen = _choose(slot.mode, token, step.slot_parameters[number, layer_index])
     used = min(chosen, layer.topk_ids.shape[1])
-    weights_into(weights, clean, ids, used, rule)
+    weights_into(weights, clean, highest, ids, used, rule)
     for j in range(used):
         layer.topk_ids[t, j] = ids[j]
     if slot.weights == _RENORMALIZE:
@@ -235,7 +239,7 @@ def _follow_policy(step, layer, room, rule, layer_index, t, number):
         if gated:
             _fill_gate(gate, steered, clean, steering[:0], work, scratch, rule)
         native = best(token, native_top_k)
-        weights_into(work, clean, ids, native, rule)
+        weights_into(work, clean, highest, ids, native, rule)
         total = 0.0
         for j in range(native):
             total += work[j]
@@ -263,14 +267,14 @@ def _count(step, layer_index, ids, group):
     """Count a token's experts."""
     for expert in ids:
         step.assignments[layer_index, expert] += 1
-        if step.expert_step[layer_index, expert] != step.step_number[0]:
-            step.expert_step[layer_index, expert] = step.step_number[0]
-            step.active_experts[layer_index] += 1
+        is_new = step.expert_step[layer_index, expert] != step.step_number[0]
+        step.expert_step[layer_index, expert] = step.step_number[0]
+        step.active_experts[layer_index] += is_new  # a branch would be mispredicted
     step.group_assignments[group] += ids.shape[0]
 
 
 @njit(inline="always", error_model="numpy")
-def _record(step, layer, room, layer_index, t, used, entropy):
+def _record(step, layer, room, highest, layer_index, t, used, entropy):
     """Write down what token t was given and what it chose."""
     records, native_ids = step.token_records[t], layer.native_ids[t]
     for j in range(step.record_ids.shape[2]):
@@ -278,7 +282,9 @@ def _record(step, layer, room, layer_index, t, used, entropy):
         step.record_ids[t, layer_index, j] = layer.topk_ids[t, j] if is_used else -1
         step.record_weights[t, layer_index, j] = layer.topk_weights[t, j] if is_used else 0.0
     if records & MEASURES:
-        margin, overlap = margin_of(room.clean, layer.topk_ids[t, :used], native_ids, room.work)
+        margin, overlap = margin_of(
+            room.clean, highest, layer.topk_ids[t, :used], native_ids, room.work
+        )
         step.record_measures[t, layer_index, 0] = entropy
         step.record_measures[t, layer_index, 1] = margin
         step.record_measures[t, layer_index, 2] = overlap
@@ -328,21 +334,21 @@ def _compile(checksum: int) -> Any:
         room = _room_in(carray(pointer(memory.ctypes.data), memory.shape, np.float64), num_experts)
 
         for t in range(num_tokens):
-            slot = -1
+            slot, highest = -1, 0.0
             if t < counted:
                 slot = _slot_of(step, layer, layer_index, t)
-                _read_logits(room.clean, layer, t, is_bfloat16)
+                highest = _read_logits(room.clean, layer, t, is_bfloat16)
             if slot < 0:
                 used = _keep_native(layer, t)
             else:
-                used = _follow_policy(step, layer, room, rule, layer_index, t, slot)
+                used = _follow_policy(step, layer, room, highest, rule, layer_index, t, slot)
             _fill_unused(layer, t, used)
             if t < counted:
-                entropy = entropy_of(room.clean, room.work.view(np.float32))
+                entropy = entropy_of(room.clean, highest, room.work.view(np.float32))
                 step.router_entropy[layer_index] += entropy
                 _count(step, layer_index, layer.topk_ids[t, :used], step.token_group[t])
                 if step.token_records[t]:
-                    _record(step, layer, room, layer_index, t, used, entropy)
+                    _record(step, layer, room, highest, layer_index, t, used, entropy)
 
         memory[0, 0] = 0.0  # numba frees it after its last use: not before
 

@@ -1,4 +1,6 @@
-"""`routing.reference.rule`, compiled. Arrays are [E] float64 unless said otherwise."""
+"""`routing.reference.rule`, compiled. Arrays are [E] float64, but clean: the logits, float32.
+highest: of them, float64.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from routing.cpu.elementary import bits_of, exp, number_of, rough_exp
+from routing.cpu.elementary import bits_of, exp, f32, number_of, rough_exp
 from routing.reference.rule import LOWEST, SCORINGS, SPARSEMIXER_EPSILON
 
 
@@ -38,7 +40,7 @@ def decode_rule(code, correction_bias):
 
 
 _ALL_BUT_SIGN = (1 << 63) - 1
-_LEAST = -87.0
+_LEAST = f32(-87)
 _SOFTMAX, _SIGMOID, _SQRTSOFTPLUS, _SPARSEMIXER = range(len(SCORINGS))
 
 
@@ -79,13 +81,12 @@ def to_scores(values, count, rule):
 
 
 @njit(error_model="numpy", fastmath={"contract", "reassoc"})
-def entropy_of(logits, below):
-    """`reference.rule.entropy`, to six digits; below: float32 [E] to work in."""
-    highest = _largest(logits, logits.shape[0])
-    for e in range(logits.shape[0]):
-        below[e] = np.float32(max(logits[e] - highest, _LEAST))
-    total, mean = np.float32(0), np.float32(0)
-    for e in range(logits.shape[0]):
+def entropy_of(clean, highest, below):
+    """`reference.rule.entropy`, to six digits. below: float32 [E] to work in."""
+    for e in range(clean.shape[0]):
+        below[e] = max(clean[e] - f32(highest), _LEAST)
+    total, mean = f32(0), f32(0)
+    for e in range(clean.shape[0]):
         power = rough_exp(below[e])
         total += power
         mean += power * below[e]
@@ -93,9 +94,9 @@ def entropy_of(logits, below):
 
 
 @njit(error_model="numpy")
-def margin_of(logits, used, native_ids, work):
+def margin_of(clean, highest, used, native_ids, work):
     """margin and overlap of `reference.rule.measures`; used: ids. work: room for E."""
-    count, highest = logits.shape[0], _largest(logits, logits.shape[0])
+    count = clean.shape[0]
     least_used, most_unused, kept = np.inf, -np.inf, 0
     for e in range(count):
         work[e] = 0.0
@@ -103,13 +104,13 @@ def margin_of(logits, used, native_ids, work):
         work[expert] = 1.0
     for e in range(count):
         if work[e] != 0:
-            least_used = min(least_used, logits[e])
+            least_used = min(least_used, clean[e])
         else:
-            most_unused = max(most_unused, logits[e])
+            most_unused = max(most_unused, clean[e])
     for expert in native_ids:
         kept += work[expert] != 0
     margin = np.exp(least_used - highest) - np.exp(most_unused - highest)
-    return margin / _sum_of_exp(logits, highest), kept / native_ids.shape[0]
+    return margin / _sum_of_exp(clean, highest), kept / native_ids.shape[0]
 
 
 @njit(error_model="numpy")
@@ -176,32 +177,31 @@ def close_groups(gate, logits, ranked, rank, rule):
 
 
 @njit(error_model="numpy")
-def weights_into(weights, logits, ids, count, rule):
+def weights_into(weights, clean, highest, ids, count, rule):
     """Fill weights[:count] with `model_weights` of ids[:count]."""
     if count == 0:
         return
     if rule.scoring == _SPARSEMIXER:
-        _sparsemixer_into(weights, logits, ids, count)
+        _sparsemixer_into(weights, clean, ids, count)
         return
     for j in range(count):
-        weights[j] = logits[ids[j]]
+        weights[j] = clean[ids[j]]
     if rule.scoring != _SOFTMAX:
         to_scores(weights, count, rule)
     elif rule.renormalize:
         _exp_below(weights, count, _largest(weights, count))
     else:
-        highest = _largest(logits, logits.shape[0])
-        total = _sum_of_exp(logits, highest)
+        total = _sum_of_exp(clean, highest)
         for j in range(count):
             weights[j] = exp(weights[j] - highest) / total
     scale_to(weights, count, rule.scaling_factor, rule.renormalize)
 
 
 @njit(fastmath={"reassoc"}, error_model="numpy")
-def _sum_of_exp(logits, highest):
+def _sum_of_exp(clean, highest):
     total = 0.0
-    for e in range(logits.shape[0]):
-        total += exp(logits[e] - highest)
+    for e in range(clean.shape[0]):
+        total += exp(clean[e] - highest)
     return total
 
 
@@ -217,18 +217,18 @@ def scale_to(weights, count, factor, renormalize):
 
 
 @njit(error_model="numpy")
-def _sparsemixer_into(weights, logits, ids, count):
+def _sparsemixer_into(weights, clean, ids, count):
     for j in range(count):
-        z = logits[ids[j]]
+        z = np.float64(clean[ids[j]])
         total = 0.0
-        for e in range(logits.shape[0]):
-            reach = 2 * SPARSEMIXER_EPSILON * max(abs(logits[e]), z)
-            if logits[e] > z or z - logits[e] > reach:
+        for e in range(clean.shape[0]):
+            reach = 2 * SPARSEMIXER_EPSILON * max(abs(clean[e]), z)
+            if clean[e] > z or z - clean[e] > reach:
                 continue
             taken = False  # by a better one of the chosen
             for i in range(count):
-                better = logits[ids[i]] > z or (logits[ids[i]] == z and i < j)
+                better = clean[ids[i]] > z or (clean[ids[i]] == z and i < j)
                 taken = taken or (better and ids[i] == e)
             if not taken:
-                total += np.exp(logits[e] - z)
+                total += np.exp(clean[e] - z)
         weights[j] = 1.0 / total

@@ -49,6 +49,12 @@ def test_expert_takes_word_expert_mod_4_of_block_expert_div_4() -> None:
     ]
 
 
+def test_gumbel_noise_grows_with_its_number() -> None:
+    """Each once as a key in float32, too: the compiled `uniform` ranks the numbers themselves."""
+    u = (np.arange(1 << 24) + 0.5) * 2.0**-24
+    assert np.all(np.diff((-np.log(-np.log(u))).astype(np.float32)) > 0)
+
+
 def test_uniforms_never_reach_an_end() -> None:
     # What the two extreme words become; float32 would round the second to 1.
     assert ((0 >> 8) + 0.5) * 2.0**-24 > 0
