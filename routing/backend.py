@@ -89,6 +89,18 @@ class Backend(Protocol):
         """
         ...
 
+    def only_counts(
+        self,
+        router_logits: torch.Tensor,
+        native_ids: torch.Tensor,
+        layer_index: int,
+        num_columns: int,
+    ) -> bool:
+        """Whether `route` would only count, and give the native choice as it is: if so, that is
+        seen to, by `end_step` at the latest. Arguments: as of `route`; left alone until then.
+        """
+        ...
+
     def route(
         self,
         router_logits: torch.Tensor,
@@ -160,18 +172,15 @@ def begin_batch(
     requests: B live ones in batch order. num_scheduled_tokens: [B] tokens of each in this step.
     num_computed_tokens: [B] absolute position of each one's first token.
     """
-    computed_tokens = num_computed_tokens.tolist()
-    for slot, (request, computed) in enumerate(zip(requests, computed_tokens, strict=True)):
+    query_start, positions = [0], list[int]()
+    tokens = zip(num_scheduled_tokens.tolist(), num_computed_tokens.tolist(), strict=True)
+    for slot, (request, (scheduled, computed)) in enumerate(zip(requests, tokens, strict=True)):
         was_preempted = computed < request.num_routed
         if was_preempted or backend.state.slot_request[slot] is not request:
             backend.write_slot(slot, request)
-    ends = np.cumsum(num_scheduled_tokens)
-    starts = ends - num_scheduled_tokens
-    positions = np.arange(ends[-1]) + np.repeat(num_computed_tokens - starts, num_scheduled_tokens)
+        positions.extend(range(computed, computed + scheduled))
+        query_start.append(len(positions))
+        request.num_routed = max(request.num_routed, computed + scheduled)
     backend.begin_step(
-        np.arange(len(requests)), np.concatenate([[0], ends]).astype(np.int32), positions
+        np.arange(len(requests)), np.array(query_start, np.int32), np.array(positions, np.int64)
     )
-    for request, end in zip(
-        requests, (num_computed_tokens + num_scheduled_tokens).tolist(), strict=True
-    ):
-        request.num_routed = max(request.num_routed, end)

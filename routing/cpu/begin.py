@@ -13,7 +13,7 @@ from numba import njit
 from routing.counts import RECOMPUTE
 from routing.cpu.step import slot_at, sources, step_at, trace_experts, trace_row
 
-_SIGNATURE: Final = "int64(int64[::1], int32[::1], int64[::1], int64)"
+_SIGNATURE: Final = "UniTuple(int64, 2)(int64[::1], int32[::1], int64[::1], int64)"
 
 
 @njit(inline="always")
@@ -33,10 +33,11 @@ def _compile(checksum: int) -> Any:
     @njit(_SIGNATURE, cache=True, nogil=True, boundscheck=False, error_model="numpy")
     def begin(slots, query_start, positions, step_table):
         """slots, query_start, positions: see `Backend.begin_step`. step_table: address of a
-        `table_of`. Returns how many tokens want to know the native choice.
+        `table_of`. Returns how many tokens want to know the native choice, and how many want more
+        than to keep it and be counted.
         """
         step = step_at(step_table)
-        curious = 0
+        curious, busy = 0, 0
         num_layers = step.layers.shape[0]
         for request in range(slots.shape[0] if checksum >= 0 else 0):
             slot = slot_at(step, slots[request])
@@ -54,10 +55,12 @@ def _compile(checksum: int) -> Any:
                 step.routed_tokens[group, phase] += 1
                 if not follows or slot.records or slot.keeps_native:
                     curious += 1
+                if follows or slot.records:
+                    busy += 1
         step.num_tokens[0] = query_start[slots.shape[0]]
         step.step_number[0] += 1
         step.num_steps[0] += 1
-        return curious
+        return curious, busy
 
     # Its one form: numba need not look it up.
     return begin.get_overload(begin.signatures[0])

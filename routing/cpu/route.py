@@ -15,12 +15,11 @@ import numpy as np
 from numba import carray, njit
 
 from routing.cpu.choice import CompiledToken, best
-from routing.cpu.elementary import f32, flipped, i32, number_of, order_of
+from routing.cpu.count import count_token, read_logits
 from routing.cpu.modes import CHOOSE
 from routing.cpu.rule import (
     close_groups,
     decode_rule,
-    entropy_of,
     margin_of,
     scale_to,
     weights_into,
@@ -37,7 +36,6 @@ from routing.cpu.step import (
 )
 from routing.policy.keys import WEIGHTS
 from routing.policy.modes import MODES
-from routing.reference.rule import HIGHEST, LOWEST
 from routing.step import MEASURES, OBSERVED
 
 _RENORMALIZE: Final = WEIGHTS.index("renormalize")
@@ -118,27 +116,6 @@ def _choose(mode, token, parameters):
 
 for _mode in reversed(MODES.values()):
     _choose = _either(_mode.code, CHOOSE[_mode.name], _choose)
-
-
-@njit(error_model="numpy")
-def _clamp(logit):
-    """`reference.rule.clamp`, of a float32."""
-    return min(logit, f32(HIGHEST)) if logit >= f32(LOWEST) else f32(LOWEST)  # NaN: LOWEST
-
-
-@njit(inline="always", error_model="numpy")
-def _read_logits(clean, layer, token, is_bfloat16):
-    """clean <- the token's logits; the highest of them, float64."""
-    highest = order_of(f32(LOWEST))
-    if is_bfloat16:
-        for e in range(clean.shape[0]):
-            clean[e] = _clamp(number_of(i32(i32(layer.logits_16[token, e]) << i32(16))))
-            highest = max(highest, order_of(clean[e]))
-    else:
-        for e in range(clean.shape[0]):
-            clean[e] = _clamp(layer.logits_32[token, e])
-            highest = max(highest, order_of(clean[e]))
-    return np.float64(number_of(flipped(highest)))
 
 
 @njit(error_model="numpy")
@@ -263,17 +240,6 @@ def _fill_unused(layer, token, used):
 
 
 @njit(inline="always", error_model="numpy")
-def _count(step, layer_index, ids, group):
-    """Count a token's experts."""
-    for expert in ids:
-        step.assignments[layer_index, expert] += 1
-        is_new = step.expert_step[layer_index, expert] != step.step_number[0]
-        step.expert_step[layer_index, expert] = step.step_number[0]
-        step.active_experts[layer_index] += is_new  # a branch would be mispredicted
-    step.group_assignments[group] += ids.shape[0]
-
-
-@njit(inline="always", error_model="numpy")
 def _record(step, layer, room, highest, layer_index, t, used, entropy):
     """Write down what token t was given and what it chose."""
     records, native_ids = step.token_records[t], layer.native_ids[t]
@@ -337,16 +303,17 @@ def _compile(checksum: int) -> Any:
             slot, highest = -1, 0.0
             if t < counted:
                 slot = _slot_of(step, layer, layer_index, t)
-                highest = _read_logits(room.clean, layer, t, is_bfloat16)
+                logits_32, logits_16 = layer.logits_32[t], layer.logits_16[t]
+                highest = read_logits(room.clean, logits_32, logits_16, is_bfloat16)
             if slot < 0:
                 used = _keep_native(layer, t)
             else:
                 used = _follow_policy(step, layer, room, highest, rule, layer_index, t, slot)
             _fill_unused(layer, t, used)
             if t < counted:
-                entropy = entropy_of(room.clean, highest, room.work.view(np.float32))
-                step.router_entropy[layer_index] += entropy
-                _count(step, layer_index, layer.topk_ids[t, :used], step.token_group[t])
+                ids, group = layer.topk_ids[t, :used], step.token_group[t]
+                work = room.work.view(np.float32)
+                entropy = count_token(step, layer_index, room.clean, highest, work, ids, group)
                 if step.token_records[t]:
                     _record(step, layer, room, highest, layer_index, t, used, entropy)
 

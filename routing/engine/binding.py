@@ -50,8 +50,9 @@ class PolicyRouter(BaseRouter):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # A compiled graph serves every step.
         is_static, num_tokens = torch.compiler.is_compiling(), router_logits.shape[0]
+        backend, layer_index = self.bound.backend, self.layer_index
         num_columns = self.max_top_k if is_static else self.bound.num_columns
-        if is_static or self.bound.backend.needs_native(num_tokens):
+        if is_static or backend.needs_native(num_tokens):
             native_weights, native_ids = self.native._compute_routing(
                 hidden_states, router_logits, torch.int32, input_ids=input_ids
             )
@@ -59,11 +60,13 @@ class PolicyRouter(BaseRouter):
             shape = (num_tokens, self.top_k)
             native_weights = router_logits.new_empty(shape, dtype=torch.float32)
             native_ids = router_logits.new_empty(shape, dtype=torch.int32)
-        route = torch.ops.vllm.galton_route if is_static else self.bound.backend.route
-        weights, ids = route(
-            router_logits, native_weights, native_ids, self.layer_index, num_columns
-        )
-        return weights, ids
+        given = router_logits, native_weights, native_ids, layer_index, num_columns
+        if is_static:
+            weights, ids = torch.ops.vllm.galton_route(*given)
+            return weights, ids
+        if backend.only_counts(router_logits, native_ids, layer_index, num_columns):
+            return native_weights, native_ids
+        return backend.route(*given)
 
 
 def bind_model(

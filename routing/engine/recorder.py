@@ -63,6 +63,11 @@ class StepOutput:
         if places:
             self._recorded = backend.recorded(np.concatenate(places))
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anything is to be copied to the host."""
+        return self._counted is not None or self._recorded is not None
+
     def enqueue_cpu_copy(self, num_sampled: Ints, num_rejected: Ints) -> None:
         """Start to copy to the host. num_sampled, num_rejected: [B], there by the time of
         `process_output`, as all of this.

@@ -51,7 +51,8 @@ class _Steps:
         requests = [_routed(runner.requests[req_id]) for req_id in request_ids]
         query_start = runner.query_start_loc.np[: num_reqs + 1]
         num_computed = batch.num_computed_tokens_cpu[:num_reqs]
-        begin_batch(backend, requests, np.diff(query_start), num_computed)
+        num_scheduled = runner.num_scheduled_tokens.np[:num_reqs]
+        begin_batch(backend, requests, num_scheduled, num_computed)
         slots = np.arange(num_reqs)
         self.bound.fit(slots)
         self.sampling.before_sampling()
@@ -60,9 +61,11 @@ class _Steps:
             output = self.bound.output_of_step(request_ids, slots, query_start)
         finally:
             self.bound.end_step()
-        num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])
-        num_drafts = np.maximum(np.diff(query_start) - (num_tokens - num_computed), 0)
-        self.step = _Step(output, requests, num_drafts)
+        # In other steps nothing is left to do once tokens are sampled.
+        if output.is_wanted or runner.speculative_config is not None:
+            num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])
+            num_drafts = np.maximum(num_scheduled - (num_tokens - num_computed), 0)
+            self.step = _Step(output, requests, num_drafts)
         return answer
 
     def sample_tokens(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

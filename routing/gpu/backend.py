@@ -86,6 +86,16 @@ class GpuBackend:
         """See `Backend`. Whose policy a token follows is known on the device only."""
         return True
 
+    def only_counts(
+        self,
+        router_logits: torch.Tensor,
+        native_ids: torch.Tensor,
+        layer_index: int,
+        num_columns: int,
+    ) -> bool:
+        """See `Backend`."""
+        return False
+
     def _on_device(self, array: Array) -> torch.Tensor:
         return array if isinstance(array, torch.Tensor) else self._copy(array)
 

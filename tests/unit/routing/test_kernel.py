@@ -413,6 +413,58 @@ def test_the_native_choice_is_wanted_by_its_tokens_and_by_who_compares() -> None
     assert backend.needs_native(1)
 
 
+@pytest.mark.skipif(BACKEND == "gpu", reason="what a GPU's tokens follow, its host does not know")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_steps_that_keep_the_native_choice_are_counted_as_if_routed(dtype: torch.dtype) -> None:
+    spec = spec_of(16, 4)
+    routed, counted = (backend_of(spec, 8, 2, RouterRule()) for _ in range(2))
+    rng = np.random.default_rng(5)
+    for first in (0, 3, 6):
+        for backend in (routed, counted):
+            requests = [RoutedRequest(None, 4, group=group) for group in (0, 2)]
+            begin_batch(backend, requests, np.array([3, 1]), np.array([first, 9]))
+        for layer_index in (0, 1):
+            logits = rng.normal(0, 2, (6, 16)).astype(np.float32)  # two are padding
+            given = torch.from_numpy(logits).to(dtype)
+            ids = torch.from_numpy(native_choice(logits, 4)[1])
+            routed.route(given, torch.zeros(6, 4), ids, layer_index, 4)
+            assert counted.only_counts(given, ids, layer_index, 4)
+            del given, ids  # the backend holds them
+        for backend in (routed, counted):
+            backend.end_step()
+    for name, count in routed.counts()._asdict().items():
+        if name != "last_step":
+            assert counted.counts()._asdict()[name].tolist() == count.tolist(), name
+    assert assignments(counted).sum() == 3 * 2 * 4 * 4
+
+
+@pytest.mark.skipif(BACKEND == "gpu", reason="what a GPU's tokens follow, its host does not know")
+def test_only_what_needs_no_more_is_only_counted() -> None:
+    spec = spec_of(16, 4, 8)
+    backend = backend_of(spec, 1024, 2, RouterRule())
+    native = request_of(None, 3, spec)
+    sampled = request_of({"mode": "sample", "seed": 5}, 3, spec)
+    reported = request_of(None, 3, spec)
+    reported.include = ("stats",)
+
+    def only_counts(*requests: RoutedRequest, tokens: int = 2, num_columns: int = 4) -> bool:
+        each = np.full(len(requests), tokens)
+        begin_batch(backend, requests, each, np.zeros(len(requests), int))
+        ids = torch.zeros(each.sum(), 4, dtype=torch.int32)
+        counts = backend.only_counts(torch.zeros(len(ids), 16), ids, 0, num_columns)
+        backend.end_step()
+        return counts
+
+    assert only_counts(native)
+    assert only_counts(native, sampled)  # whose prompt the policy leaves alone
+    assert not only_counts(native, sampled, tokens=5)
+    assert not only_counts(native, reported)
+    assert not only_counts(native, num_columns=8)
+    assert not only_counts(native, tokens=1000)
+    ids = torch.zeros(1, 4, dtype=torch.int32)
+    assert not backend.only_counts(torch.zeros(1, 16), ids, 0, 4), "outside a step"
+
+
 def test_a_token_computed_again_is_told_apart() -> None:
     spec = spec_of(16, 4)
     backend = backend_of(spec, 8, 2, RouterRule())
