@@ -61,7 +61,8 @@ class _Steps:
             output = self.bound.output_of_step(request_ids, slots, query_start)
         finally:
             self.bound.end_step()
-        # In other steps nothing is left to do once tokens are sampled.
+        # What may be left to do once tokens are sampled: to send rows, to take drafts back.
+        self.step = None
         if output.is_wanted or runner.speculative_config is not None:
             num_tokens = np.array([runner.requests[req_id].num_tokens for req_id in request_ids])
             num_drafts = np.maximum(num_scheduled - (num_tokens - num_computed), 0)
