@@ -64,8 +64,8 @@ def test_page_is_served_with_a_strict_policy(server: Server) -> None:
 def test_two_policies_answer_side_by_side(page: Any) -> None:
     page.fill("#prompt", "What is 8 plus 6?")
     ask(page)
-    assert "14" in page.inner_text("#answer-a .tokens")  # what noise answers is not certain
     for side in "ab":
+        assert "14" in page.inner_text(f"#answer-{side} .tokens")
         assert "tokens" in page.inner_text(f"#answer-{side} .meta")
     # The model's own routing is as its own top-k; noise is not.
     heat = "getComputedStyle(document.querySelector('{} .token')).getPropertyValue('--heat')"
@@ -78,11 +78,14 @@ def test_two_policies_answer_side_by_side(page: Any) -> None:
 
 
 def test_a_tokens_experts_are_shown_to_mouse_and_keyboard(page: Any) -> None:
-    ask(page)
-    page.hover("#answer-a .token >> nth=1")  # noise may answer with one token
+    for _ in range(5):
+        ask(page)
+        if page.locator("#answer-b .token").count() > 1:  # a busy server sends tokens together
+            break
+    page.hover("#answer-b .token >> nth=1")
     assert page.locator("#token tr").count() == 8
     assert "nats" in page.inner_text("#token caption")
-    page.focus("#answer-a .token >> nth=0")
+    page.focus("#answer-b .token >> nth=0")
     first = page.inner_text("#token caption")
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#token caption") != first
