@@ -73,9 +73,8 @@ def measure(layers: Layers, num_tokens: int, rounds: int) -> list[tuple[int, flo
         logits = torch.randn(num_tokens, shape.num_experts)
         for k in ks:
             weights, ids = logits.softmax(-1).topk(k)
-            ids = ids.int()
             experts[k].append(len({*ids.flatten().tolist()}))
-            seconds[k].append(layers.seconds(inputs, weights.contiguous(), ids.contiguous()))
+            seconds[k].append(layers.seconds(inputs, weights, ids.int()))
     return [(k, sum(experts[k]) / rounds, median(seconds[k])) for k in ks]
 
 
